@@ -1,0 +1,47 @@
+"""Errors a user can mend: each says what was read, what was expected and what to do."""
+
+
+class ProbeError(Exception):
+    """Base of every error that is the input's fault, not the program's.
+
+    Parameters
+    ----------
+    read
+        What was found, with its name: ``"model.safetensors ends after 812 of 4096 bytes"``.
+    expected
+        What would have been right.
+    fix
+        What the user can do about it.
+    """
+
+    def __init__(self, read: str, *, expected: str = "", fix: str = "") -> None:
+        self.read, self.expected, self.fix = read, expected, fix
+        super().__init__(read, expected, fix)
+
+    def __str__(self) -> str:
+        parts = [self.read, f"expected {self.expected}" if self.expected else "", self.fix]
+        return "; ".join(part for part in parts if part)
+
+
+class SourceError(ProbeError):
+    """A model source cannot be found, reached or read."""
+
+
+class TensorError(ProbeError):
+    """A matrix was read but cannot be measured: NaN, zero rows, wrong shape."""
+
+
+class CorpusError(ProbeError):
+    """A text corpus is missing, empty or unreadable."""
+
+
+class FitError(ProbeError):
+    """Data or law do not make a fit: too few points, negative y, unknown columns."""
+
+
+class StoreError(ProbeError):
+    """An observation store cannot be read or written."""
+
+
+class ConfigError(ProbeError):
+    """Settings contradict each other or the model: m > n, unknown names, wrong types."""
