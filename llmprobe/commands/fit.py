@@ -1,0 +1,191 @@
+"""``llmprobe fit``: a law over an observations file or any table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from llmprobe import console
+from llmprobe.errors import FitError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from llmprobe.result import FitResult
+
+WEIGHT = "stderr"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fit y = E + sum of A x^(-alpha) to a file of observations (.jsonl) or a table (.csv, .tsv)."""
+
+    file: Annotated[Path, tyro.conf.Positional]
+    """Observations (.jsonl) or a table with a header (.csv, .tsv; lines that start with # are comments)."""
+    x: tuple[str, ...] = ("m",)
+    """Columns of the power laws."""
+    y: str = "loss"
+    """Column fitted; in an observations file, the metric fitted."""
+    offset: Literal["none", "shared", "group"] = "none"
+    """No offset, one, or one per group."""
+    group: tuple[str, ...] = ()
+    """Columns whose values together make a group."""
+    exponents: Literal["shared", "group"] = "shared"
+    """One exponent for all groups, or one each."""
+    amplitudes: Literal["shared", "group"] = "shared"
+    """One amplitude for all groups, or one each."""
+    fix: tuple[str, ...] = ()
+    """Parameters held, as name=value: alpha_m=1."""
+    where: tuple[str, ...] = ()
+    """Rows to keep, as column=value; all must hold."""
+    sigma: str | None = None
+    """Column of standard errors that weight the points; without it all weigh the same."""
+    loss: Literal["log", "linear", "huber"] = "log"
+    """Least squares on log y or y, or Huber's loss on log y."""
+    delta: float = 1e-3
+    """Where Huber's loss turns linear, in log y."""
+    errors: Literal["jacobian", "sandwich"] = "jacobian"
+    """Whether the scatter is taken to be the same everywhere (jacobian) or not (sandwich)."""
+    drop_largest: int = 0
+    """Leave out this many points of the largest y."""
+    json: bool = False
+    """Print JSON on stdout and nothing else."""
+
+    def run(self) -> None:
+        from llmprobe.fit import fit
+        from llmprobe.laws import PowerLawSum
+
+        law = PowerLawSum(self.x, self.offset, self.exponents, self.amplitudes, _pairs(self.fix, float))
+        frame = self._rows()
+        if law.grouped and not self.group:
+            raise FitError("a parameter per group and no group", fix="name the columns that make a group with --group")
+        result = fit(
+            law,
+            {name: _column(frame, name) for name in self.x},
+            _column(frame, self.y),
+            group=_labels(frame, self.group) if self.group else None,
+            sigma=_column(frame, self.sigma) if self.sigma else None,
+            loss=self.loss,
+            delta=self.delta,
+            errors=self.errors,
+        )
+        if self.json:
+            console.emit(result.to_dict())
+        else:
+            _report(result, self.file)
+
+    def _rows(self) -> pd.DataFrame:
+        """The table asked for, filtered, with a column named as y."""
+        frame = read_table(self.file)
+        conditions = _pairs(self.where, str)
+        _known(frame, [*conditions, *self.group])
+        if self.y not in frame and {"metric", "value"} <= set(frame):
+            metrics = sorted(frame["metric"].astype(str).unique())
+            if self.y not in metrics:
+                raise FitError(f"{self.file} has no metric {self.y!r}", expected=f"one of {', '.join(metrics)}")
+            frame = frame[frame["metric"] == self.y].rename(columns={"value": self.y})
+        _known(frame, [*self.x, self.y, *([self.sigma] if self.sigma else [])])
+        for column, value in conditions.items():
+            frame = frame[[_same(cell, value) for cell in frame[column]]]
+        if frame.empty:
+            raise FitError(f"no row of {self.file} has {' and '.join(self.where)}", fix="look at the values there")
+        if not 0 <= self.drop_largest < len(frame):
+            raise FitError(f"--drop-largest {self.drop_largest} of {len(frame)} rows", expected="fewer")
+        if self.drop_largest:
+            order = _column(frame, self.y).argsort(kind="stable")
+            frame = frame.iloc[sorted(order[: -self.drop_largest])]
+        return frame
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """Observations or a table, as a frame.
+
+    Raises
+    ------
+    FitError
+        There is no such file, it is empty, or it is not a table.
+    """
+    import pandas as pd
+
+    from llmprobe.observations import ObservationStore
+
+    if not path.is_file():
+        raise FitError(f"there is no file {path}", expected="a .jsonl, .csv or .tsv file")
+    if path.suffix == ".jsonl":
+        frame = ObservationStore(path).frame()
+    else:
+        separator = "\t" if path.suffix in (".tsv", ".tab") else ","
+        try:
+            frame = pd.read_csv(path, sep=separator, comment="#", skipinitialspace=True)
+        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
+            raise FitError(f"{path} is not a table: {error}", expected="a header line and one row per point") from error
+    if frame.empty:
+        raise FitError(f"{path} has no rows", expected="a header line and one row per point")
+    return frame
+
+
+def _known(frame: pd.DataFrame, columns: list[str]) -> None:
+    unknown = [name for name in columns if name not in frame]
+    if unknown:
+        raise FitError(f"no column {', '.join(unknown)}", expected=f"some of {', '.join(map(str, frame.columns))}")
+
+
+def _column(frame: pd.DataFrame, name: str) -> np.ndarray:
+    import numpy as np
+
+    try:
+        values = frame[name].to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise FitError(f"column {name} holds text", expected="numbers", fix="choose another column") from error
+    missing = int(np.isnan(values).sum())
+    if missing:
+        raise FitError(
+            f"{missing} of {len(values)} rows have no {name}",
+            expected="a number in every row",
+            fix="keep the rows that have one with --where, or take another column",
+        )
+    return values
+
+
+def _labels(frame: pd.DataFrame, columns: tuple[str, ...]) -> np.ndarray:
+    import numpy as np
+
+    return np.array(["/".join(map(str, row)) for row in frame[list(columns)].itertuples(index=False)])
+
+
+def _same(cell: object, wanted: str) -> bool:
+    """Whether a cell has the value asked for; numbers compare as numbers."""
+    if str(cell) == wanted:
+        return True
+    try:
+        return float(cell) == float(wanted)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+
+
+def _pairs(texts: tuple[str, ...], kind: type) -> dict[str, Any]:
+    found = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            found[name] = kind(value)
+        except ValueError:
+            equals = ""
+        if not (name and equals):
+            raise FitError(f"{text!r}", expected=f"name=value, the value {'a number' if kind is float else 'a word'}")
+    return found
+
+
+def _report(result: FitResult, file: Path) -> None:
+    console.say(f"{result.law.formula}")
+    console.say(
+        f"{result.n_points} points of {file}, {result.loss} loss; R² = {result.r2:.5f}, rmse = {result.rmse:.4g}"
+    )
+    rows = [(name, value, result.stderr[name], *result.ci95[name]) for name, value in result.params.items()]
+    console.say(console.table(rows, ("parameter", "value", "stderr", "95% from", "to")))
+    for sentence in result.warnings:
+        console.say(f"warning: {sentence}")

@@ -1,0 +1,112 @@
+"""What a fit returns, and the checked columns it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from llmprobe.laws import PowerLawSum
+from llmprobe.objective import Loss, Problem
+from llmprobe.solver import Solution
+from llmprobe.uncertainty import Covariance
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """Checked columns: x by name, y, group labels and standard errors (or None), each of shape [n]."""
+
+    x: dict[str, np.ndarray]
+    y: np.ndarray
+    group: np.ndarray | None
+    sigma: np.ndarray | None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Names of the groups, sorted."""
+        return () if self.group is None else tuple(np.unique(self.group).tolist())
+
+    def take(self, keep: np.ndarray) -> Data:
+        """The rows where `keep` (bool [n], or indices) holds."""
+        return Data(
+            {name: column[keep] for name, column in self.x.items()},
+            self.y[keep],
+            None if self.group is None else self.group[keep],
+            None if self.sigma is None else self.sigma[keep],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class FitResult:
+    """A fitted law.
+
+    Attributes
+    ----------
+    law, loss
+        What was fitted, and the loss that was minimised.
+    n_points
+        Points fitted.
+    params, stderr, ci95
+        Value, standard error and 95 % interval of each parameter, by name: ``A_m``, ``alpha_m``, ``E``,
+        ``E[group]``. A parameter that was held has standard error 0; one that the data do not identify has NaN.
+        The interval of an amplitude is taken of its logarithm.
+    r2
+        Share explained of the variance of log y (of y, for the linear loss), weighted as the fit was.
+    rmse
+        Root mean square of y − ŷ, in the unit of y.
+    objective
+        The summed loss at the optimum; log residuals have no unit, linear ones that of y².
+    converged
+        Whether the optimum was reached.
+    warnings
+        What the data do not support, in sentences.
+    """
+
+    law: PowerLawSum
+    loss: Loss
+    n_points: int
+    params: dict[str, float]
+    stderr: dict[str, float]
+    ci95: dict[str, tuple[float, float]]
+    r2: float
+    rmse: float
+    objective: float
+    converged: bool
+    warnings: tuple[str, ...]
+    data: Data = field(repr=False)
+    problem: Problem = field(repr=False)
+    solution: Solution = field(repr=False)
+    covariance: Covariance = field(repr=False)
+
+    def predict(self, x: Mapping[str, ArrayLike] | ArrayLike, group: ArrayLike | None = None) -> np.ndarray:
+        """y of the fitted law at new x, shape [n]; see `PowerLawSum.predict`."""
+        return self.law.predict(self.params, x, group)
+
+    @property
+    def fitted(self) -> np.ndarray:
+        """y of the fitted law at the points fitted, shape [n]."""
+        return self.problem.predict(self.solution.theta) * self.problem.y_unit
+
+    @property
+    def residuals(self) -> np.ndarray:
+        """y − ŷ, or log y − log ŷ for the log and Huber losses, shape [n]."""
+        scale = self.problem.y_unit if self.loss == "linear" else 1.0
+        return -self.problem.residuals(self.solution.theta) * scale
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``llmprobe fit --json`` prints."""
+        return {
+            "law": self.law.formula,
+            "n_points": self.n_points,
+            "params": self.params,
+            "stderr": self.stderr,
+            "ci95": {name: list(pair) for name, pair in self.ci95.items()},
+            "r2": self.r2,
+            "rmse": self.rmse,
+            "objective": self.objective,
+            "converged": self.converged,
+            "warnings": list(self.warnings),
+        }
