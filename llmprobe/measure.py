@@ -1,0 +1,86 @@
+"""Measurements as observations: what identifies each, and what is written down of how it came about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from llmprobe.observations import Observation, Provenance
+
+if TYPE_CHECKING:
+    from llmprobe.loss import LossResult
+    from llmprobe.overlap import OverlapStatistics
+    from llmprobe.unembedding import Unembedding
+
+
+def overlap_observations(
+    study: str, matrix: Unembedding, statistics: OverlapStatistics, **columns: Any
+) -> list[Observation]:
+    """One row per overlap statistic of a language model; `columns` may name its family, depth or parameters."""
+    settings = {"tensor": matrix.tensor, "method": statistics.method, "rows_sampled": statistics.rows_sampled}
+    record = {"sha256": matrix.sha256, "dtype": matrix.dtype, "bytes_read": matrix.bytes_read, "tied": matrix.tied}
+    values: dict[str, float] = {
+        "mean_abs_cos": statistics.mean_abs_cos,
+        "mean_sq_cos": statistics.mean_sq_cos,
+        "mean_cos": statistics.mean_cos,
+        "centered_mean_abs_cos": statistics.centered["mean_abs_cos"],
+        "centered_mean_sq_cos": statistics.centered["mean_sq_cos"],
+        "participation_ratio": statistics.participation_ratio,
+        "norm_mean": statistics.norm["mean"],
+        "norm_std": statistics.norm["std"],
+        "represented_fraction": statistics.represented_fraction,
+        "superposition": statistics.superposition,
+    }
+    return [
+        Observation(
+            study=study,
+            source_kind="llm",
+            model=matrix.source,
+            revision=matrix.revision,
+            m=statistics.m,
+            n=statistics.n,
+            metric=metric,
+            value=value,
+            stderr=statistics.mean_abs_cos_stderr if metric == "mean_abs_cos" else None,
+            n_samples=statistics.rows_sampled,
+            provenance=Provenance.here(settings, **record),
+            **columns,
+        )
+        for metric, value in values.items()
+        if value == value  # a NaN (undefined here) is not an observation
+    ]
+
+
+def loss_observations(study: str, result: LossResult, *, m: int, **columns: Any) -> list[Observation]:
+    """Loss and bits per byte of a language model; `m` is its width."""
+    settings = {"context": result.context, "prefix": result.prefix, "dtype": result.dtype, "tokens": result.n_tokens}
+    record = {
+        "device": result.device,
+        "corpus_version": result.corpus_version,
+        "documents_sha256": result.documents_sha256,
+        "nll_sum": result.nll_sum,
+        "n_documents": result.n_documents,
+        "n_bytes": result.n_bytes,
+    }
+    stderr = result.loss_stderr if result.loss_stderr == result.loss_stderr else None
+    common = {
+        "study": study,
+        "source_kind": "llm",
+        "model": result.source,
+        "revision": result.revision,
+        "corpus": result.corpus,
+        "m": m,
+        "n_samples": result.n_tokens,
+        "provenance": Provenance.here(settings, **record),
+        **columns,
+    }
+    per_byte = result.bits_per_byte / result.loss
+    return [
+        Observation(metric="loss", value=result.loss, stderr=stderr, unit="nats", **common),
+        Observation(
+            metric="bits_per_byte",
+            value=result.bits_per_byte,
+            stderr=None if stderr is None else stderr * per_byte,
+            unit="bits",
+            **common,
+        ),
+    ]
