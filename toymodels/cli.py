@@ -1,0 +1,89 @@
+"""The `toymodels` command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from llmprobe import console
+from llmprobe.errors import ConfigError
+from llmprobe.observations import ObservationStore, Scalar
+
+DESCRIPTION = "Train toy counterparts of language models; their runs are fitted and compared like real models."
+
+
+@dataclass(frozen=True)
+class Superposition:
+    """Train the toy model of superposition, y = ReLU(W Wᵀ x + b), at several widths.
+
+    A setting left out is the preset's.
+    """
+
+    preset: str = "small"
+    """small or large as in the paper, or quick for a first look."""
+    widths: tuple[int, ...] | None = None
+    """Widths m to train, each a run."""
+    n: int | None = None
+    """Features."""
+    frequency_law: str | None = None
+    """power, exponential, linear, or a file of n weights."""
+    data_exponent: float | None = None
+    """α of the power law p_i ∝ i^(−α)."""
+    decay_length: float | None = None
+    """τ of the exponential law, in features."""
+    activation_density: float | None = None
+    """E = Σ p_i, features active in a sample."""
+    amplitude_law: str | None = None
+    """uniform, constant or exponential."""
+    importance: float | None = None
+    """Feature i weighs importance^(i−1) in the loss."""
+    weight_decay: float | None = None
+    """γ: decay for γ ≥ 0 (weak superposition), growth to unit row norm for γ < 0 (strong)."""
+    batch: int | None = None
+    """Rows per step."""
+    steps: int | None = None
+    """Steps."""
+    rate: float | None = None
+    """Peak learning rate of W (at m = 8 where it depends on m)."""
+    bias_rate: float | None = None
+    """Peak learning rate of b, likewise."""
+    seed: int = 0
+    """Seed of start and data."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    store: Path | None = None
+    """Observation file to append to; runs found there are not repeated, and killed ones go on."""
+    study: str = "toymodels"
+    """Name of the study in the store."""
+    workers: int = 1
+    """Runs at a time, each in a process of its own."""
+    cluster: str | None = None
+    """Address of a dask scheduler (tcp://host:8786) to send the runs to."""
+    json: bool = False
+    """Print a JSON line per width on stdout and nothing else."""
+
+    def run(self) -> None:
+        from toymodels.presets import PRESETS, WIDTHS, SuperpositionConfig, preset
+        from toymodels.sweep import executor, sweep
+
+        names = [name for name in SuperpositionConfig.__dataclass_fields__ if name != "m" and hasattr(self, name)]
+        changes: dict[str, Scalar] = {k: v for k in names if (v := getattr(self, k)) is not None}
+        if self.preset not in PRESETS:
+            raise ConfigError(f"preset {self.preset!r}", expected=f"one of {', '.join(PRESETS)}")
+        configs = [preset(self.preset, m=m, **changes) for m in self.widths or WIDTHS[self.preset]]
+        store = None if self.store is None else ObservationStore(self.store)
+        with executor(self.workers, self.cluster) as pool:
+            rows = sweep(configs, store, pool, study=self.study, device=self.device)
+        if self.json:
+            console.emit(rows)
+        else:
+            console.say(console.table([list(row.values()) for row in rows], list(rows[0])))
+
+
+COMMANDS: dict[str, type[console.Command]] = {"superposition": Superposition}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    return console.main(COMMANDS, "toymodels", DESCRIPTION, argv)

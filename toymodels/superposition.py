@@ -1,0 +1,227 @@
+"""The toy model of superposition, y = ReLU(W Wᵀ x + b), and its gradients in closed form.
+
+W (n×m) and b are kept as one array P = [W | b] of shape [R, n, m+1] for R replicas: with h = [Wᵀx | 1] the outputs
+are y = ReLU(P h), the bias comes with the product, and its gradient too. For the loss L = Σ_j I_j (y_j − x_j)²,
+with d = 2 I ⊙ (y − x) where y > 0 and 0 elsewhere,
+
+    ∂L/∂P = d hᵀ + x gᵀ,    g = Wᵀ d,
+
+summed over the batch. The work follows what is there, exactly:
+
+* x has about E entries per row, so Wᵀx and x gᵀ are sums over events (`gather_sum`);
+* rows without an active feature all give relu(b): done once, with their count;
+* d is zero where the output is silent. While many outputs fire, three dense products per block of rows are
+  fastest (`dense_gradient`); once they are rare, one product finds them and the rest is a sum over them
+  (`sparse_gradient`). `Gradient` takes whichever the density of firing outputs asks for.
+
+Source: arXiv:2505.10465, section 3, after Elhage et al. 2022.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from toymodels.features import Batch
+
+SPARSE_BELOW = 0.02  # share of firing outputs below which summing over them beats dense products on a CPU
+CACHE_BYTES = 2**19  # one block of outputs on a CPU: stays in a core's second-level cache
+DEVICE_BYTES = 2**31  # one block of outputs on a GPU
+LOOK_AGAIN = 32  # dense steps between two looks at the density
+
+
+def gather_sum(
+    table: Float[Tensor, "rows width"],
+    index: Int[Tensor, " events"],
+    start: Int[Tensor, " bags"],
+    weight: Float[Tensor, " events"],
+) -> Float[Tensor, "bags width"]:
+    """Σ weight · table[index] over each bag of consecutive events; bag k begins at start[k]. Deterministic."""
+    return torch.nn.functional.embedding_bag(index, table, start, mode="sum", per_sample_weights=weight)
+
+
+def forward(P: Float[Tensor, "R n m1"], x: Float[Tensor, "R rows n"]) -> Float[Tensor, "R rows n"]:
+    """y = ReLU(W Wᵀ x + b), written as in the paper: the reference for everything below."""
+    W, b = P[..., :-1], P[..., -1]
+    return torch.relu(x @ W @ W.mT + b[:, None, :])
+
+
+class Gradient:
+    """Loss and gradient of one batch after another, dense or sparse by the measured density of firing outputs.
+
+    Parameters
+    ----------
+    importance
+        I_j, shape [n], or None for 1.
+    block_bytes
+        Size of the largest intermediate array; the batch is cut into blocks to fit. None chooses by device.
+
+    Attributes
+    ----------
+    density
+        Share of outputs that fired when last counted (1 before the first look). Set it when resuming a run.
+    """
+
+    def __init__(self, importance: Float[Tensor, " n"] | None = None, block_bytes: int | None = None) -> None:
+        self.importance, self.block_bytes = importance, block_bytes
+        self.density, self._dense_steps = 1.0, 0
+        self._outputs: Tensor | None = None
+        self._firing: np.ndarray | None = None
+
+    def __call__(self, P: Float[Tensor, "R n m1"], batch: Batch) -> tuple[Float[Tensor, " R"], Float[Tensor, "R n m1"]]:
+        """Σ over the batch of the loss, and of its gradient with respect to P = [W | b].
+
+        Divide by the number of rows for means.
+        """
+        R, n, width = P.shape
+        h = gather_sum(P.view(R * n, width), batch.unit, batch.slot_start, batch.value)
+        h[:, -1] = batch.occupied
+        if R == 1 and P.device.type == "cpu" and self.density < SPARSE_BELOW:
+            loss, grad, g = self.sparse_gradient(P, h, batch)
+        else:
+            loss, grad, g = self.dense_gradient(P, h, batch)
+        g[:, -1] = 0  # b has no part in h
+        grad += gather_sum(g, batch.unit_slot, batch.unit_start, batch.unit_value).view(R, n, width)
+        silent = torch.relu(P[..., -1])
+        weighted = silent if self.importance is None else silent * self.importance
+        loss += batch.empty * (silent * weighted).sum(-1)
+        grad[..., -1] += 2 * batch.empty[:, None] * weighted
+        return loss, grad
+
+    def state(self) -> list[float]:
+        """What decides between dense and sparse: to be kept with a checkpoint, see `restore`."""
+        return [self.density, float(self._dense_steps)]
+
+    def restore(self, state: Sequence[float]) -> None:
+        """Go on where `state` was taken."""
+        self.density, self._dense_steps = float(state[0]), int(state[1])
+
+    def dense_gradient(
+        self, P: Float[Tensor, "R n m1"], h: Float[Tensor, "slots m1"], batch: Batch
+    ) -> tuple[Float[Tensor, " R"], Float[Tensor, "R n m1"], Float[Tensor, "slots m1"]]:
+        """Loss, d hᵀ and g = Wᵀd of the occupied rows by products of blocks of rows."""
+        R, n, width = P.shape
+        rows = batch.rows
+        h = h.view(R, rows, width)
+        loss, grad, g = P.new_zeros(R), torch.zeros_like(P), torch.empty_like(h)
+        if P.device.type == "cpu":
+            self._dense_steps += 1
+        look = self._dense_steps % LOOK_AGAIN == 1
+        firing = 0
+        for replicas, part, events in self._blocks(P, batch):
+            hb, Pb = h[replicas, part], P[replicas]
+            count, height = hb.shape[:2]
+            y = self._buffer(P, count * height * n).view(count, height, n)
+            torch.matmul(hb, Pb.mT, out=y) if count > 1 else torch.mm(hb[0], Pb[0].T, out=y[0])
+            flat = y.clamp_min_(0).view(-1)
+            first = replicas.start * rows + part.start
+            at = (batch.slot[events] - first) * n + batch.unit[events] % n
+            if look:
+                firing += int(torch.count_nonzero(flat))
+            fired = flat[at]
+            flat[at] = fired - batch.value[events]  # y is now y − x
+            if self.importance is None:
+                loss[replicas] += _square(y)
+            else:
+                residual = y.clone()
+                y *= self.importance
+                loss[replicas] += (y * residual).sum((1, 2))
+            flat[at] = flat[at].masked_fill_(fired <= 0, 0)
+            if count > 1:
+                grad[replicas] += y.mT @ hb
+                torch.matmul(y, Pb, out=g[replicas, part])
+            else:
+                grad[replicas][0].addmm_(y[0].T, hb[0])
+                torch.mm(y[0], Pb[0], out=g[replicas, part][0])
+        if look:
+            self.density = firing / max(1, R * rows * n)
+        return loss, grad.mul_(2), g.view(-1, width).mul_(2)
+
+    def sparse_gradient(
+        self, P: Float[Tensor, "1 n m1"], h: Float[Tensor, "slots m1"], batch: Batch
+    ) -> tuple[Float[Tensor, " 1"], Float[Tensor, "1 n m1"], Float[Tensor, "slots m1"]]:
+        """The same by visiting the outputs that fire, on one replica on a CPU."""
+        n, rows = P.shape[1], batch.rows
+        where, y = self._find_firing(P[0], h, n)
+        x, at = batch.value.numpy(), batch.slot.numpy() * n + batch.unit.numpy()
+        match = np.searchsorted(where, at)
+        match[match == len(where)] = 0
+        hit = where[match] == at if len(where) else np.zeros(len(at), dtype=bool)
+        d = y.copy()
+        d[match[hit]] -= x[hit]
+        importance = None if self.importance is None else self.importance.numpy()
+        row = where // n
+        column = where - row * n
+        missed, weighted = x[~hit], d
+        loss = 0.0
+        if importance is not None:
+            weighted = d * importance[column]
+            loss = float((missed**2 * importance[at[~hit] % n]).sum())
+        else:
+            loss = float(missed @ missed)
+        loss += float(d @ weighted)
+        weighted *= 2
+        order = np.argsort(column.astype(np.uint16) if n < 2**16 else column, kind="stable")
+        g = gather_sum(P[0], *_bags(column, row, rows, weighted))
+        grad = gather_sum(h, *_bags(row[order], column[order], n, weighted[order]))
+        self.density = len(where) / (rows * n)
+        return P.new_tensor([loss]), grad[None], g
+
+    def _find_firing(self, P: Tensor, h: Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Flat positions (slot · n + feature) of outputs above zero, ascending, and their values."""
+        height = self._height(P, n)
+        places, values = [], []
+        for first in range(0, len(h), height):
+            hb = h[first : first + height]
+            z = self._buffer(P, len(hb) * n).view(len(hb), n)
+            torch.mm(hb, P.T, out=z)
+            flat = z.numpy().reshape(-1)
+            if self._firing is None or len(self._firing) < len(flat):
+                self._firing = np.empty(height * n, dtype=bool)
+            place = np.flatnonzero(np.greater(flat, 0, out=self._firing[: len(flat)]))
+            values.append(flat[place])
+            places.append(place + first * n)
+        return np.concatenate(places), np.concatenate(values)
+
+    def _height(self, P: Tensor, n: int) -> int:
+        budget = self.block_bytes or (CACHE_BYTES if P.device.type == "cpu" else DEVICE_BYTES)
+        return max(1, budget // (n * P.element_size()))
+
+    def _buffer(self, P: Tensor, size: int) -> Tensor:
+        kept = self._outputs
+        if kept is None or len(kept) < size or kept.dtype != P.dtype:
+            kept = self._outputs = P.new_empty(size)
+        return kept[:size]
+
+    def _blocks(self, P: Tensor, batch: Batch) -> list[tuple[slice, slice, slice]]:
+        """Blocks (replicas, rows, events): several whole replicas, or some rows of one."""
+        R, n, rows = P.shape[0], P.shape[1], batch.rows
+        height = self._height(P, n)
+        together = height // rows
+        if together:
+            cuts = [(slice(r, min(r + together, R)), slice(0, rows)) for r in range(0, R, together)]
+        else:
+            parts = [slice(a, min(a + height, rows)) for a in range(0, rows, height)]
+            cuts = [(slice(r, r + 1), part) for r in range(R) for part in parts]
+        if len(cuts) == 1:
+            return [(*cuts[0], slice(0, len(batch.slot)))]
+        first = torch.tensor([r.start * rows + part.start for r, part in cuts], device=batch.slot_start.device)
+        starts = [*batch.slot_start[first].tolist(), len(batch.slot)]
+        return [(r, part, slice(*starts[k : k + 2])) for k, (r, part) in enumerate(cuts)]
+
+
+def _square(y: Float[Tensor, "R rows n"]) -> Float[Tensor, " R"]:
+    if len(y) == 1:
+        flat = y.view(-1)
+        return flat.dot(flat)[None]
+    return torch.linalg.vector_norm(y.flatten(1), dim=1).square()
+
+
+def _bags(index: np.ndarray, bag: np.ndarray, count: int, weight: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    """Arguments of `gather_sum` for entries sorted by bag."""
+    size = np.bincount(bag, minlength=count)
+    return torch.from_numpy(index), torch.from_numpy(np.cumsum(size) - size), torch.from_numpy(weight)

@@ -1,0 +1,346 @@
+"""Training runs of the toy model: schedule, loop, checkpoints, and what a finished run reports.
+
+Runs of equal shape and schedule may share one loop as replicas; each keeps its own seed, data and weight decay, so
+R replicas equal R single runs up to rounding. A checkpoint is one safetensors file, replaced whole; a run that was
+killed goes on from its last one and ends bit for bit where it would have ended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from llmprobe.errors import ConfigError, StoreError
+from llmprobe.observations import Observation, Provenance
+from llmprobe.overlap import second_moments
+from llmprobe.regime import represented_fraction
+from toymodels.features import Sampler, frequencies
+from toymodels.optimizer import AdamW
+from toymodels.presets import SuperpositionConfig
+from toymodels.superposition import Gradient
+
+CHECKPOINT_SECONDS = 30.0
+OWN_TO_REPLICAS = ("weight_decay", "data_exponent", "frequency_law", "decay_length", "activation_density", "seed")
+
+
+@dataclass(frozen=True)
+class SuperpositionResult:
+    """A finished run.
+
+    Attributes
+    ----------
+    W, b
+        Trained parameters on the CPU, shapes [n, m] and [n].
+    losses
+        ‖y − x‖² summed over features, mean over the batch, at each step; shape [steps].
+    seconds
+        Time of the run (of all replicas together, divided by their number).
+    """
+
+    config: SuperpositionConfig
+    W: Float[Tensor, "n m"]
+    b: Float[Tensor, " n"]
+    losses: Float[Tensor, " steps"]
+    seconds: float
+    device: str
+
+    @property
+    def loss(self) -> float:
+        """Mean loss of the last `average` steps."""
+        return float(self.losses[-self.config.average :].double().mean())
+
+    @property
+    def loss_std(self) -> float:
+        """Standard deviation of the loss over these steps."""
+        tail = self.losses[-self.config.average :].double()
+        return float(tail.std()) if len(tail) > 1 else 0.0
+
+    def row(self) -> dict[str, Any]:
+        """The line of ``toymodels superposition --json``."""
+        c = self.config
+        norms = torch.linalg.vector_norm(self.W.double(), dim=1)
+        return {
+            "n": c.n,
+            "m": c.m,
+            "data_exponent": c.data_exponent,
+            "weight_decay": c.weight_decay,
+            "activation_density": c.activation_density,
+            "steps": c.steps,
+            "seed": c.seed,
+            "loss": self.loss,
+            "loss_std": self.loss_std,
+            "mean_sq_cos": second_moments(self.W, drop_zero_rows=True).mean_sq_cos if c.n > 1 else 0.0,
+            "phi_half": represented_fraction(norms, 0.5),
+            "phi_one": represented_fraction(norms, 1.0),
+            "seconds": self.seconds,
+        }
+
+    def observations(self, study: str) -> list[Observation]:
+        """One row per metric; the error of the loss is that of a mean over independent batches."""
+        row, c = self.row(), self.config
+        stderr = self.loss_std / math.sqrt(min(c.average, c.steps))
+        blank = observation(c, study, "loss", 0.0, seconds=round(self.seconds, 3), device=self.device)
+        return [
+            replace(blank, metric=metric, value=row[metric], stderr=stderr if metric == "loss" else None)
+            for metric in METRICS
+        ]
+
+
+METRICS = ("loss", "loss_std", "mean_sq_cos", "phi_half", "phi_one")
+
+
+def observation(config: SuperpositionConfig, study: str, metric: str, value: float = 0.0, **record: Any) -> Observation:
+    """A row of a run's metric; with the value left out it serves to look the run up."""
+    return Observation(
+        study=study,
+        source_kind="toy",
+        family=f"toy-{config.regime}",
+        model="superposition",
+        m=config.m,
+        n=config.n,
+        n_params=config.n * (config.m + 1),
+        step=config.steps,
+        metric=metric,
+        value=value,
+        n_samples=config.average * config.batch,
+        provenance=Provenance.here(config.settings(), **record),
+    )
+
+
+def schedule(config: SuperpositionConfig) -> list[float]:
+    """Share of the peak rate at each step: linear warm-up, then a cosine down to `final_rate`."""
+    warm = round(config.warmup * config.steps)
+    rest = max(1, config.steps - warm)
+    shares = [(step + 1) / warm for step in range(warm)]
+    low = config.final_rate
+    return shares + [low + (1 - low) * 0.5 * (1 + math.cos(math.pi * k / rest)) for k in range(config.steps - warm)]
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """``auto`` takes CUDA, then MPS, then the CPU; `ConfigError` for a device that is not here."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"device {name!r} is not available here", expected="auto, cpu, cuda or mps") from error
+    return device
+
+
+def train(config: SuperpositionConfig, **options: Any) -> SuperpositionResult:
+    """Train one model; options as for `train_replicas`."""
+    return train_replicas([config], **options)[0]
+
+
+def train_replicas(
+    configs: Sequence[SuperpositionConfig],
+    *,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+    block_bytes: int | None = None,
+    progress: bool = False,
+    dtype: torch.dtype = torch.float32,
+) -> list[SuperpositionResult]:
+    """Train models of equal shape and schedule side by side.
+
+    Parameters
+    ----------
+    configs
+        They may differ in γ, frequencies, density and seed only.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    checkpoint
+        File to keep the state in, and to go on from when it exists; removed at the end.
+    block_bytes
+        Size of the largest intermediate array; changes the result by rounding only.
+    progress
+        Show a progress bar on stderr.
+
+    Raises
+    ------
+    ConfigError
+        Configs that cannot share a loop, a run too large for memory, or one that diverged.
+    StoreError
+        The checkpoint cannot be written.
+    """
+    _check_shared(configs)
+    place = choose_device(device)
+    began = time.perf_counter()
+    try:
+        run = _Run(configs, place, block_bytes, dtype)
+        run.resume(checkpoint)
+        run.loop(checkpoint, progress)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _too_large(configs) from error
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        raise _too_large(configs) from error
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    seconds = (run.seconds + time.perf_counter() - began) / len(configs)
+    P, losses = run.P.cpu(), run.losses.cpu()
+    return [
+        SuperpositionResult(c, p[:, :-1].contiguous(), p[:, -1].contiguous(), loss, seconds, str(place))
+        for c, p, loss in zip(configs, P, losses, strict=True)
+    ]
+
+
+class _Run:
+    """The state of a loop: parameters, moments, generators, losses so far."""
+
+    def __init__(
+        self,
+        configs: Sequence[SuperpositionConfig],
+        device: torch.device,
+        block_bytes: int | None,
+        dtype: torch.dtype,
+    ) -> None:
+        self.configs, self.config = configs, configs[0]
+        c = self.config
+        p = torch.stack(
+            [
+                frequencies(
+                    k.frequency_law,
+                    k.n,
+                    density=k.activation_density,
+                    exponent=k.data_exponent,
+                    length=k.decay_length,
+                )
+                for k in configs
+            ]
+        )
+        self.P = torch.stack([initial(k) for k in configs]).to(device, dtype)
+        decay = torch.tensor([k.weight_decay for k in configs], dtype=dtype)
+        self.optimizer = AdamW(self.P, decay)
+        seeds = [stream(k.seed, "data") for k in configs]
+        self.sampler = Sampler(p, c.batch, seeds, amplitude=c.amplitude_law, device=device, dtype=dtype)
+        weights = None
+        if c.importance != 1:
+            weights = c.importance ** torch.arange(c.n, dtype=dtype, device=device)
+        self.gradient = Gradient(weights, block_bytes)
+        self.losses = torch.zeros(len(configs), c.steps, dtype=dtype, device=device)
+        self.step, self.seconds = 0, 0.0
+
+    def loop(self, checkpoint: Path | None, progress: bool) -> None:
+        c, share = self.config, schedule(self.config)
+        mean, slope = 1 / c.batch, 1 / (c.batch * c.n)  # the optimiser sees the loss per feature
+        began = saved = time.perf_counter()
+        with tqdm(total=c.steps, initial=self.step, desc=f"m={c.m}", unit="step", disable=not progress) as bar:
+            while self.step < c.steps:
+                first = self.step
+                for batch in self.sampler.chunk():
+                    if self.step == c.steps:
+                        break
+                    loss, grad = self.gradient(self.P, batch)
+                    self.losses[:, self.step] = loss * mean
+                    rate = share[self.step]
+                    self.optimizer.step(grad.mul_(slope), c.peak_rate * rate, c.peak_bias_rate * rate)
+                    self.step += 1
+                bar.update(self.step - first)
+                self._check()
+                if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                    self.save(checkpoint, self.seconds + time.perf_counter() - began)
+                    saved = time.perf_counter()
+
+    def _check(self) -> None:
+        last = self.losses[:, self.step - 1]
+        if not bool(torch.isfinite(last).all()):
+            raise ConfigError(
+                f"training diverged before step {self.step}: the loss is {last.tolist()}", fix="lower --rate"
+            )
+
+    def save(self, path: Path, seconds: float) -> None:
+        """Write the state at the end of a chunk; the file appears whole or not at all."""
+        arrays = {
+            "P": self.P,
+            "mean": self.optimizer.mean,
+            "square": self.optimizer.square,
+            "losses": self.losses[:, : self.step].contiguous(),
+            "generators": self.sampler.state(),
+        }
+        state = {"step": self.step, "seconds": seconds, "gradient": self.gradient.state()}
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(arrays, temporary, {"run": self._identity(), "state": json.dumps(state)})
+            temporary.replace(path)
+        except (OSError, SafetensorError) as error:
+            with suppress(OSError):
+                temporary.unlink()
+            raise StoreError(
+                f"cannot write checkpoint {path}: {error}", fix="free some space; the run goes on from the one before"
+            ) from error
+
+    def resume(self, path: Path | None) -> None:
+        if path is None or not path.exists():
+            return
+        try:
+            with safe_open(path, framework="pt") as file:
+                notes = file.metadata() or {}
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+        except (OSError, SafetensorError) as error:
+            raise StoreError(f"checkpoint {path} cannot be read: {error}", fix="delete it to start again") from error
+        if notes.get("run") != self._identity():
+            raise StoreError(f"checkpoint {path} belongs to another run", fix="delete it, or choose another folder")
+        state = json.loads(notes["state"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.optimizer.steps = self.step
+        self.P.copy_(arrays["P"])
+        self.optimizer.mean.copy_(arrays["mean"])
+        self.optimizer.square.copy_(arrays["square"])
+        self.losses[:, : self.step] = arrays["losses"].to(self.losses)
+        self.sampler.restore(arrays["generators"])
+        self.gradient.restore(state["gradient"])
+
+    def _identity(self) -> str:
+        return json.dumps([asdict(c) for c in self.configs], sort_keys=True)
+
+
+def stream(seed: int, purpose: str) -> int:
+    """A seed of its own for each use of a run's seed."""
+    return int(np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def initial(config: SuperpositionConfig) -> Float[Tensor, "n m1"]:
+    """P = [W | b] at the start: W from N(0, 1/m), b from N(0, 1); drawn on the CPU whatever the device."""
+    generator = torch.Generator().manual_seed(stream(config.seed, "start"))
+    P = torch.randn(config.n, config.m + 1, generator=generator)
+    P[:, :-1] /= math.sqrt(config.m)
+    return P
+
+
+def _check_shared(configs: Sequence[SuperpositionConfig]) -> None:
+    if not configs:
+        raise ConfigError("no runs to train", expected="at least one configuration")
+    shared = [{k: v for k, v in asdict(c).items() if k not in OWN_TO_REPLICAS} for c in configs]
+    if any(other != shared[0] for other in shared):
+        raise ConfigError(
+            "replicas of different shape or schedule",
+            expected=f"configurations that differ only in {', '.join(OWN_TO_REPLICAS)}",
+            fix="train them in separate calls",
+        )
+
+
+def _too_large(configs: Sequence[SuperpositionConfig]) -> ConfigError:
+    c = configs[0]
+    return ConfigError(
+        f"n = {c.n}, m = {c.m}, batch = {c.batch}, {len(configs)} replicas do not fit in memory",
+        fix="lower the batch, the activation density or the number of replicas",
+    )
