@@ -32,7 +32,7 @@ def fit(
     sigma: ArrayLike | None = None,
     loss: Loss = "log",
     delta: float = 1e-3,
-    errors: Errors = "jacobian",
+    errors: Errors | None = None,
 ) -> FitResult:
     """Fit a law.
 
@@ -54,7 +54,8 @@ def fit(
     delta
         Where Huber's loss turns from quadratic to linear, in log y.
     errors
-        ``jacobian`` takes the scatter to be the same everywhere (after weighting); ``sandwich`` does not.
+        ``jacobian`` takes the scatter to be the same everywhere (after weighting), ``sandwich`` does not. Left out:
+        the former for least squares, the latter for Huber's loss, which is chosen where scatter is uneven.
 
     Raises
     ------
@@ -72,13 +73,13 @@ def fit_data(
     *,
     loss: Loss,
     delta: float,
-    errors: Errors = "jacobian",
+    errors: Errors | None = None,
     near: np.ndarray | None = None,
 ) -> FitResult:
     """`fit` on columns checked before; `near` is a θ to start from in place of the grid."""
     problem = build(law, data, loss, delta)
     solution = solve(problem, near)
-    cov = covariance(problem, solution, errors)
+    cov = covariance(problem, solution, errors or ("sandwich" if loss == "huber" else "jacobian"))
     values = problem.to_params(solution.theta)
     values[list(solution.zero)] = 0.0
     params = {name: float(v) for name, v in zip(problem.names, values, strict=True)}

@@ -1,7 +1,7 @@
 """Standard errors from the full Jacobian, so that the correlation of amplitude, exponent and offset counts.
 
 Published slope errors often leave that correlation out and come out too small. For Huber's loss the errors are those
-of an M-estimator (Huber 1964), whose density at zero is estimated over a window that does not shrink with delta.
+of an M-estimator (Huber 1964).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.special import stdtrit
+from scipy.special import ndtri, stdtrit
 
 from llmprobe.objective import NOTHING, Problem
 from llmprobe.solver import Solution
@@ -27,21 +27,25 @@ class Covariance:
 
     Attributes
     ----------
+    errors
+        How it was made.
     matrix
         Shape [p, p]; rows of parameters that were held are 0, of those not identified NaN.
     dof
         Points less free parameters.
     scale
-        Variance of a point's residual (of weight 1), in the scaled units of the problem; for Huber's loss what
+        Variance of the residual of a point of weight 1, in the scaled units of the problem; for Huber's loss what
         stands in its place, ⟨ψ²⟩/⟨ψ'⟩².
-    curvature
-        ⟨ψ'⟩: 1 for least squares.
+    calibration
+        What a rise of the summed loss is to be divided by, parameter by parameter, to make it half a chi-squared,
+        shape [p]: the scale for least squares with even scatter.
     """
 
+    errors: Errors
     matrix: np.ndarray
     dof: int
     scale: float
-    curvature: float
+    calibration: np.ndarray
 
     @property
     def stderr(self) -> np.ndarray:
@@ -50,41 +54,44 @@ class Covariance:
 
 
 def covariance(problem: Problem, solution: Solution, errors: Errors) -> Covariance:
-    """Covariance at an optimum; `sandwich` lets the scatter differ between points (HC2)."""
+    """Covariance at an optimum: inverse curvature × variance of the score × inverse curvature.
+
+    ``jacobian`` takes both to be alike for all points (up to their weights); ``sandwich`` takes each point's own
+    score (HC2, MacKinnon and White 1985) and, for Huber's loss, each point's own curvature (Powell 1991).
+    """
     J, columns = amplitude_jacobian(problem, solution)
-    n, p = len(problem.y), len(problem.names)
-    fitted_parameters = int(np.isnan(problem.start).sum())
-    dof = n - fitted_parameters
+    p, free = len(problem.names), np.isnan(problem.start)
+    dof = len(problem.y) - int(free.sum())
+    matrix, calibration = np.zeros((p, p)), np.full(p, np.nan)
+    matrix[free, :] = matrix[:, free] = np.nan
     r, w = problem.residuals(solution.theta), problem.weights
-    curvature = mean_slope(problem, r)
-    psi = problem.psi(r)
-    variance = float((w * psi**2).sum()) / dof / curvature**2 if dof > 0 else float("nan")
-    matrix = np.zeros((p, p))
-    matrix[np.isnan(problem.start), :] = matrix[:, np.isnan(problem.start)] = np.nan
+    slopes, psi = slope_of_points(problem, r), problem.psi(r)
+    mean = float(np.average(slopes, weights=w))
+    scale = float((w * psi**2).sum()) / dof / mean**2 if dof > 0 else float("nan")
     if len(columns) and dof > 0:
         size = np.sqrt((w[:, None] * J**2).sum(0))
         size[size == 0] = 1.0
         X = np.sqrt(w)[:, None] * J / size
         U, s, Vt = np.linalg.svd(X, full_matrices=False)
         keep = s > SINGULAR * s[0]
-        inverse = (Vt[keep].T / s[keep] ** 2) @ Vt[keep]
-        if errors == "sandwich":
-            leverage = np.minimum((U[:, keep] ** 2).sum(1), 1 - 1e-9)
-            meat = (X * (w * psi**2 / (1 - leverage))[:, None]).T @ X / curvature**2
-            inner = inverse @ meat @ inverse
+        if errors == "jacobian":
+            bread = (Vt[keep].T / s[keep] ** 2) @ Vt[keep] / mean
+            inner = bread * scale * mean
         else:
-            inner = variance * inverse
+            leverage = np.minimum((U[:, keep] ** 2).sum(1), 1 - 1e-9)
+            curved = Vt[keep] @ ((X * slopes[:, None]).T @ X) @ Vt[keep].T
+            bread = Vt[keep].T @ np.linalg.pinv(curved, rcond=SINGULAR**2, hermitian=True) @ Vt[keep]
+            inner = bread @ ((X * (w * psi**2 / (1 - leverage))[:, None]).T @ X) @ bread
+        with np.errstate(invalid="ignore", divide="ignore"):
+            calibration[columns] = np.diag(inner) / np.diag(bread)
         inner = inner / np.outer(size, size)
         lost = (np.abs(Vt[~keep]) > 1e-3).any(0) if (~keep).any() else np.zeros(len(columns), bool)
-        inner[lost, :] = inner[:, lost] = np.nan
         T = problem.jacobian_of_params(solution.theta)[np.ix_(columns, columns)]
-        # NaN · 0 must not spread to parameters that are identified
-        known = ~(np.isnan(inner).any(0) & np.isnan(np.diag(inner)))
-        blurred = (np.abs(T[:, ~known]) > 0).any(1)
-        outer = T[:, known] @ inner[np.ix_(known, known)] @ T[:, known].T
+        outer = T[:, ~lost] @ inner[np.ix_(~lost, ~lost)] @ T[:, ~lost].T
+        blurred = (np.abs(T[:, lost]) > 0).any(1)
         outer[blurred, :] = outer[:, blurred] = np.nan
         matrix[np.ix_(columns, columns)] = outer
-    return Covariance(matrix, dof, variance, curvature)
+    return Covariance(errors, matrix, dof, scale, calibration)
 
 
 def amplitude_jacobian(problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
@@ -110,21 +117,26 @@ def amplitude_jacobian(problem: Problem, solution: Solution) -> tuple[np.ndarray
     return J[:, columns], columns
 
 
-def mean_slope(problem: Problem, r: np.ndarray) -> float:
-    """⟨ψ'⟩ of the residuals.
+def slope_of_points(problem: Problem, r: np.ndarray) -> np.ndarray:
+    """ψ' at each point, shape [n].
 
-    For Huber's loss ψ' is 1 within delta and 0 beyond; with a small delta hardly a point is within, so the share is
-    counted over a window of the width that estimates a density well (Silverman's rule) and scaled down.
+    For Huber's loss ψ' is 1 within delta and 0 beyond; with a small delta hardly a point is within, so points are
+    counted over a window wide enough to estimate a density at the median, and count for less in proportion. The
+    width is that of Hall and Sheather (1988) as used for median regression (Koenker 2005, section 3.4).
     """
     if problem.loss != "huber":
-        return 1.0
-    w = problem.weights
+        return np.ones_like(r)
+    n = len(r)
     spread = float(np.std(r))
-    quartiles = np.subtract(*np.percentile(r, [75, 25])) / 1.349
+    quartiles = float(np.subtract(*np.percentile(r, [75, 25]))) / 1.349
     if quartiles > 0:
-        spread = min(spread, float(quartiles))
-    window = max(problem.delta, spread * len(r) ** -0.2)
-    return max(float(w[np.abs(r) <= window].sum() / w.sum()), 1 / len(r)) * problem.delta / window
+        spread = min(spread, quartiles)
+    share = min(0.49, (1.959964**2 * 1.5 / (2 * np.pi) / n) ** (1 / 3))
+    window = max(problem.delta, 2 * spread * float(ndtri(0.5 + share)))
+    inside = (np.abs(r) <= window).astype(float)
+    if not inside.any():
+        inside[np.argmin(np.abs(r))] = 1.0
+    return inside * problem.delta / window
 
 
 def intervals(

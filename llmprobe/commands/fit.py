@@ -48,8 +48,8 @@ class Fit:
     """Least squares on log y or y, or Huber's loss on log y."""
     delta: float = 1e-3
     """Where Huber's loss turns linear, in log y."""
-    errors: Literal["jacobian", "sandwich"] = "jacobian"
-    """Whether the scatter is taken to be the same everywhere (jacobian) or not (sandwich)."""
+    errors: Literal["jacobian", "sandwich"] | None = None
+    """Whether scatter is taken to be the same everywhere (jacobian; least squares) or not (sandwich; huber)."""
     drop_largest: int = 0
     """Leave out this many points of the largest y."""
     json: bool = False

@@ -1,0 +1,270 @@
+"""Bootstrap of a fit: every resample refitted to its own optimum, thousands in a second.
+
+Points are drawn with replacement (within their groups where a parameter belongs to a group, so that no group goes
+missing), or whole groups, or new y's from the fitted law and its scatter. Intervals are percentiles, widened about
+the estimate for the degrees of freedom that resampling ignores (Hesterberg 2015, The American Statistician 69, 371).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.special import ndtri, stdtrit
+
+from llmprobe.batch import refit
+from llmprobe.errors import FitError
+from llmprobe.objective import Problem
+from llmprobe.result import FitResult
+from llmprobe.solver import Solution
+
+Kind = Literal["points", "groups", "parametric"]
+FAINT = -5.0
+"""Log of the scaled amplitude from which a term that was zero may grow again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bootstrap:
+    """Refits of resamples.
+
+    Attributes
+    ----------
+    kind, seed
+        How resamples were drawn.
+    estimate
+        The fit's own parameters, by name.
+    samples
+        Of each parameter, shape [B], by name; NaN where a resample lacks the parameter's group.
+    converged
+        Share of resamples that reached their optimum; the others count as well.
+    widening
+        Factor by which the percentiles stand further from the estimate.
+    """
+
+    kind: Kind
+    seed: int
+    estimate: dict[str, float]
+    samples: dict[str, np.ndarray]
+    converged: float
+    widening: float
+
+    @property
+    def n(self) -> int:
+        """Number of resamples."""
+        return len(next(iter(self.samples.values())))
+
+    @property
+    def stderr(self) -> dict[str, float]:
+        """Standard deviation over resamples."""
+        return {name: float(np.nanstd(values, ddof=1)) for name, values in self.samples.items()}
+
+    @property
+    def ci95(self) -> dict[str, tuple[float, float]]:
+        """95 % interval of each parameter."""
+        return {name: self.interval(name) for name in self.samples}
+
+    def interval(self, name: str, level: float = 0.95) -> tuple[float, float]:
+        """Interval of one parameter; an amplitude's is widened in its logarithm, an offset's ends at zero."""
+        values, centre = self.samples[name], self.estimate[name]
+        logarithm = name.startswith("A_") and centre > 0 and bool((values > 0).all())
+        low, high = _spread(values, centre, level, self.widening, logarithm)
+        return (max(0.0, low), high) if name.startswith("E") else (low, high)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``llmprobe fit --bootstrap N --json`` adds under ``bootstrap``."""
+        return {
+            "kind": self.kind,
+            "n": self.n,
+            "seed": self.seed,
+            "stderr": self.stderr,
+            "ci95": {name: list(pair) for name, pair in self.ci95.items()},
+            "converged": self.converged,
+        }
+
+
+def bootstrap(
+    result: FitResult, n: int = 4000, *, kind: Kind = "points", clusters: ArrayLike | None = None, seed: int = 0
+) -> Bootstrap:
+    """Refit n resamples.
+
+    Parameters
+    ----------
+    result
+        A fit.
+    n
+        Number of resamples, at least 2.
+    kind
+        ``points``; ``groups`` draws whole clusters, for points that scatter together; ``parametric`` keeps x and
+        draws y from the fitted law with normal scatter (with the observed residuals, for Huber's loss).
+    clusters
+        Cluster of each point, shape [points]; the fit's groups when left out.
+    seed
+        Of numpy's default generator.
+
+    Raises
+    ------
+    FitError
+        n < 2, no more points than parameters, or fewer than three clusters.
+    """
+    problem, dof = result.problem, result.covariance.dof
+    if n < 2:
+        raise FitError(f"{n} resamples", expected="at least 2, and a thousand or more for an interval")
+    if dof < 1:
+        raise FitError(
+            f"{result.n_points} points and as many parameters",
+            expected="more points",
+            fix="an exact fit has no scatter",
+        )
+    rng = np.random.default_rng(seed)
+    weights = y = None
+    size, spare = len(problem.y), dof
+    if kind == "parametric":
+        y = _drawn(result, n, rng)
+        size = dof
+    elif kind == "groups":
+        members = _clusters(result, clusters)
+        size = int(members.max()) + 1
+        spare = size - 1
+        weights = problem.weights * _counts(rng, n, size)[:, members]
+    else:
+        strata = np.zeros(size, dtype=int)
+        if result.law.grouped and result.data.group is not None:
+            strata = np.unique(result.data.group, return_inverse=True)[1]
+        counts = np.zeros((n, size))
+        for stratum in range(int(strata.max()) + 1):
+            inside = np.flatnonzero(strata == stratum)
+            counts[:, inside] = _counts(rng, n, len(inside))
+        weights = problem.weights * counts
+    start = np.repeat(revived(problem, result.solution)[None], n, axis=0)
+    found = refit(problem, start, np.isnan(problem.start), weights=weights, y=y)
+    values = problem.to_params(found.theta)
+    values[:, problem.is_amplitude & (found.theta < -18).any(0)] *= (
+        found.theta[:, problem.is_amplitude & (found.theta < -18).any(0)] >= -18
+    )
+    if weights is not None and kind == "groups":
+        touched = (problem.D != 0).any(0)
+        values[(weights @ touched) == 0] = np.nan
+    return Bootstrap(
+        kind=kind,
+        seed=seed,
+        estimate=result.params,
+        samples=dict(zip(problem.names, values.T, strict=True)),
+        converged=float(found.converged.mean()),
+        widening=float(np.sqrt(size / spare) * stdtrit(spare, 0.975) / ndtri(0.975)),
+    )
+
+
+@dataclass(frozen=True)
+class Derived:
+    """A quantity computed from fitted parameters.
+
+    Attributes
+    ----------
+    value, stderr, ci95
+        By the delta method.
+    bootstrap_stderr, bootstrap_ci95
+        Over resamples; NaN without a bootstrap.
+    """
+
+    value: float
+    stderr: float
+    ci95: tuple[float, float]
+    bootstrap_stderr: float
+    bootstrap_ci95: tuple[float, float]
+
+
+def derived(
+    result: FitResult,
+    function: Callable[[Mapping[str, Any]], Any],
+    resamples: Bootstrap | None = None,
+    inputs: Mapping[str, tuple[float, float]] | None = None,
+) -> Derived:
+    """Error of a function of the parameters, such as α·k or the compute-optimal exponent β/(α + β).
+
+    Parameters
+    ----------
+    function
+        Takes the parameters by name, numbers or arrays of one length, and computes with them elementwise.
+    resamples
+        A bootstrap of the same fit.
+    inputs
+        Further independent quantities that the function takes: value and standard error, by name. In the bootstrap
+        they are drawn from a normal law.
+    """
+    inputs = dict(inputs or {})
+    names = [*result.params, *inputs]
+    centre = np.array([*result.params.values(), *(value for value, _ in inputs.values())])
+    p = len(result.params)
+    matrix = np.zeros((len(names), len(names)))
+    matrix[:p, :p] = result.covariance.matrix
+    matrix[range(p, len(names)), range(p, len(names))] = [error**2 for _, error in inputs.values()]
+    value = float(function(dict(zip(names, centre, strict=True))))
+    slope = np.zeros(len(names))
+    for j in range(len(names)):
+        error = np.sqrt(matrix[j, j])
+        if error == 0:
+            continue
+        h = 1e-4 * error if np.isfinite(error) else 1e-6 * max(abs(centre[j]), 1e-12)
+        up, down = (
+            function(dict(zip(names, centre + s * h * (np.arange(len(names)) == j), strict=True))) for s in (1, -1)
+        )
+        slope[j] = (float(up) - float(down)) / (2 * h)
+    used = np.abs(slope) > 0
+    stderr = float(np.sqrt(slope[used] @ matrix[np.ix_(used, used)] @ slope[used]))
+    t = float(stdtrit(result.covariance.dof, 0.975)) if result.covariance.dof > 0 else float("nan")
+    spread, interval = float("nan"), (float("nan"), float("nan"))
+    if resamples is not None:
+        rng = np.random.default_rng(resamples.seed + 1)
+        extra = {name: rng.normal(v, e, resamples.n) for name, (v, e) in inputs.items()}
+        values = np.asarray(function({**resamples.samples, **extra}), dtype=float)
+        spread = float(np.nanstd(values, ddof=1))
+        interval = _spread(values, value, 0.95, resamples.widening, logarithm=False)
+    return Derived(value, stderr, (value - t * stderr, value + t * stderr), spread, interval)
+
+
+def revived(problem: Problem, solution: Solution) -> np.ndarray:
+    """θ of a solution with terms that were zero made faint instead, so that they may grow in a refit; shape [p]."""
+    free = np.isnan(problem.start)
+    return np.where(free & problem.is_amplitude, np.maximum(solution.theta, FAINT), solution.theta)
+
+
+def _counts(rng: np.random.Generator, n: int, size: int) -> np.ndarray:
+    """How often each of `size` items is drawn in each of n resamples, shape [n, size]."""
+    drawn = rng.integers(0, size, size=(n, size)) + size * np.arange(n)[:, None]
+    return np.bincount(drawn.ravel(), minlength=n * size).reshape(n, size).astype(float)
+
+
+def _clusters(result: FitResult, clusters: ArrayLike | None) -> np.ndarray:
+    labels = result.data.group if clusters is None else np.asarray(clusters).astype(str)
+    if labels is None or labels.shape != (result.n_points,):
+        raise FitError("no cluster of each point", fix="give the fit a group, or clusters of the same length")
+    members = np.unique(labels, return_inverse=True)[1]
+    if members.max() < 2:
+        raise FitError(f"{int(members.max()) + 1} clusters", expected="at least three to draw from")
+    return members
+
+
+def _drawn(result: FitResult, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Scaled y of n parametric resamples, shape [n, points]."""
+    problem, cov = result.problem, result.covariance
+    fitted = problem.predict(result.solution.theta)
+    size = len(fitted)
+    if problem.loss == "huber":
+        standard = problem.residuals(result.solution.theta) * np.sqrt(problem.weights)
+        noise = rng.choice(standard - np.median(standard), size=(n, size)) * np.sqrt(size / cov.dof)
+    else:
+        noise = rng.standard_normal((n, size)) * np.sqrt(cov.scale)
+    noise /= np.sqrt(problem.weights)
+    return fitted + noise if problem.loss == "linear" else fitted * np.exp(noise)
+
+
+def _spread(values: np.ndarray, centre: float, level: float, widening: float, logarithm: bool) -> tuple[float, float]:
+    low, high = np.nanpercentile(values, [50 * (1 - level), 50 * (1 + level)])
+    if logarithm:
+        low, high = (centre * np.exp(widening * np.log(q / centre)) for q in (low, high))
+    else:
+        low, high = (centre + widening * (q - centre) for q in (low, high))
+    return float(low), float(high)
