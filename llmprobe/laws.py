@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from llmprobe.errors import FitError
 
+Offset = Literal["none", "shared", "group"]
 Share = Literal["shared", "group"]
 
 
@@ -41,7 +42,7 @@ class PowerLawSum:
     """
 
     x: tuple[str, ...] = ("m",)
-    offset: Literal["none", "shared", "group"] = "none"
+    offset: Offset = "none"
     exponents: Share = "shared"
     amplitudes: Share = "shared"
     fixed: Mapping[str, float] = field(default_factory=dict)

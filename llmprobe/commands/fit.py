@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from llmprobe.laws import PowerLawSum
     from llmprobe.result import FitResult
-
-WEIGHT = "stderr"
 
 
 @dataclass(frozen=True)
@@ -52,31 +51,76 @@ class Fit:
     """Whether scatter is taken to be the same everywhere (jacobian; least squares) or not (sandwich; huber)."""
     drop_largest: int = 0
     """Leave out this many points of the largest y."""
+    window: str = "all"
+    """Rows fitted, by x: all, auto (the longest straight stretch), or LO:HI. For a law of one x without groups."""
+    bootstrap: int = 0
+    """Refit this many resamples."""
+    resample: Literal["points", "groups", "parametric"] = "points"
+    """What the bootstrap draws."""
+    seed: int = 0
+    """Seed of the bootstrap."""
+    profile: tuple[str, ...] = ()
+    """Exponents or offsets whose profile interval to add: alpha_m."""
+    judge: bool = False
+    """Add leave-one-out and extrapolation errors and, for one x, rival curves by AICc."""
+    figure: Path | None = None
+    """Draw points, law and residuals to this file."""
     json: bool = False
     """Print JSON on stdout and nothing else."""
 
     def run(self) -> None:
-        from llmprobe.fit import fit
         from llmprobe.laws import PowerLawSum
 
         law = PowerLawSum(self.x, self.offset, self.exponents, self.amplitudes, _pairs(self.fix, float))
-        frame = self._rows()
         if law.grouped and not self.group:
             raise FitError("a parameter per group and no group", fix="name the columns that make a group with --group")
-        result = fit(
-            law,
-            {name: _column(frame, name) for name in self.x},
-            _column(frame, self.y),
-            group=_labels(frame, self.group) if self.group else None,
-            sigma=_column(frame, self.sigma) if self.sigma else None,
-            loss=self.loss,
-            delta=self.delta,
-            errors=self.errors,
-        )
+        frame = self._rows()
+        result, extra = self._fit(law, frame)
+        extra |= self._extras(result)
+        if self.figure is not None:
+            from llmprobe.fitfigure import save_figure
+
+            save_figure(result, self.figure, y=self.y)
         if self.json:
-            console.emit(result.to_dict())
+            console.emit({**result.to_dict(), **extra})
         else:
-            _report(result, self.file)
+            report(result, extra)
+
+    def _fit(self, law: PowerLawSum, frame: pd.DataFrame) -> tuple[FitResult, dict[str, Any]]:
+        """The fit, and its window where one was asked for."""
+        from llmprobe.fit import fit
+        from llmprobe.window import fit_window
+
+        x = {name: _column(frame, name) for name in self.x}
+        y, sigma = _column(frame, self.y), _column(frame, self.sigma) if self.sigma else None
+        if self.window == "all":
+            group = _labels(frame, self.group) if self.group else None
+            result = fit(law, x, y, group=group, sigma=sigma, loss=self.loss, delta=self.delta, errors=self.errors)
+            return result, {}
+        lo, hi = _ends(self.window)
+        if len(x) > 1 or law.grouped:
+            raise FitError(
+                f"a window of {law.formula}", expected="a law of one x without groups", fix="filter by --where"
+            )
+        found = fit_window(
+            x[self.x[0]], y, lo, hi, law=law, per_decade=None, sigma=sigma, loss=self.loss, delta=self.delta
+        )
+        return found.result, {"window": found.to_dict()}
+
+    def _extras(self, result: FitResult) -> dict[str, Any]:
+        """What was asked for beyond the fit."""
+        from llmprobe.bootstrap import bootstrap
+        from llmprobe.judgement import judge
+        from llmprobe.profile import profile
+
+        extra: dict[str, Any] = {}
+        if self.bootstrap:
+            extra["bootstrap"] = bootstrap(result, self.bootstrap, kind=self.resample, seed=self.seed).to_dict()
+        if self.profile:
+            extra["profile"] = {name: list(profile(result, name).interval) for name in self.profile}
+        if self.judge:
+            extra["judgement"] = judge(result)
+        return extra
 
     def _rows(self) -> pd.DataFrame:
         """The table asked for, filtered, with a column named as y."""
@@ -180,12 +224,56 @@ def _pairs(texts: tuple[str, ...], kind: type) -> dict[str, Any]:
     return found
 
 
-def _report(result: FitResult, file: Path) -> None:
-    console.say(f"{result.law.formula}")
-    console.say(
-        f"{result.n_points} points of {file}, {result.loss} loss; R² = {result.r2:.5f}, rmse = {result.rmse:.4g}"
-    )
+def _ends(window: str) -> tuple[float | None, float | None]:
+    if window == "auto":
+        return None, None
+    low, _, high = window.partition(":")
+    try:
+        return float(low), float(high)
+    except ValueError as error:
+        raise FitError(f"--window {window}", expected="all, auto or LO:HI") from error
+
+
+def report(result: FitResult, extra: dict[str, Any]) -> None:
+    """Print a fit for people."""
+    say, table = console.say, console.table
+    say(result.law.formula)
+    say(f"{result.n_points} points, {result.loss} loss, R² = {result.r2:.5f}, rmse = {result.rmse:.4g}")
+    say()
     rows = [(name, value, result.stderr[name], *result.ci95[name]) for name, value in result.params.items()]
-    console.say(console.table(rows, ("parameter", "value", "stderr", "95% from", "to")))
+    say(table(rows, ("parameter", "value", "stderr", "95% from", "to")))
+    if "window" in extra:
+        window = extra["window"]
+        say(f"\nwindow {window['window'][0]:.5g} to {window['window'][1]:.5g}: {window['rule']}")
+        columns = ("lo", "hi", "n_points", "exponent", "stderr")
+        say(table([[row[c] for c in columns] for row in window["sensitivity"]], columns))
+    if "bootstrap" in extra:
+        found = extra["bootstrap"]
+        say(f"\nbootstrap: {found['n']} resamples of {found['kind']}, seed {found['seed']}")
+        say(
+            table(
+                [(k, found["stderr"][k], *found["ci95"][k]) for k in result.params],
+                ("parameter", "stderr", "from", "to"),
+            )
+        )
+    for name, pair in extra.get("profile", {}).items():
+        say(f"\nprofile interval of {name}: {pair[0]:.5g} to {pair[1]:.5g}")
+    if "judgement" in extra:
+        judgement = dict(extra["judgement"])
+        rivals = judgement.pop("rivals", [])
+        say()
+        for key, value in judgement.items():
+            say(
+                f"{key.replace('_', ' ')}: {value:.4g}"
+                if isinstance(value, float)
+                else f"{key.replace('_', ' ')}: {value}"
+            )
+        if rivals:
+            say(
+                table(
+                    [(r["name"], r["rmse"], r["aicc"], r["weight"]) for r in rivals],
+                    ("rival", "rmse", "AICc", "weight"),
+                )
+            )
     for sentence in result.warnings:
-        console.say(f"warning: {sentence}")
+        say(f"\nwarning: {sentence}")
