@@ -70,6 +70,11 @@ def emit(rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
     sys.stdout.flush()
 
 
+def progress(text: str) -> None:
+    """Print a line about what is going on, on stderr."""
+    sys.stderr.write(text + "\n")
+
+
 def say(text: str = "") -> None:
     """Print a line for people on stdout."""
     sys.stdout.write(text + "\n")

@@ -188,7 +188,7 @@ def window_nll(
 def _scorer(model: LanguageModel) -> Callable[[list[Window]], Float[np.ndarray, " b"]]:
     """A function from windows to their summed NLL."""
     network = model.model
-    device = network.get_input_embeddings().weight.device
+    device = _input_device(model)
     head = _head(model)
     step = max(1, LOGIT_BYTES // (4 * network.config.get_text_config().vocab_size))
 
@@ -236,7 +236,7 @@ def _head(model: LanguageModel) -> Callable[[Tensor], Tensor] | None:
         return cap * torch.tanh(logits / cap) if cap else logits
 
     # Some models scale their logits in ways of their own: trust the short way only where it gives the same.
-    ids = torch.arange(8, device=network.get_input_embeddings().weight.device)[None]
+    ids = torch.arange(8, device=_input_device(model))[None]
     with torch.inference_mode():
         whole = network(input_ids=ids, use_cache=False).logits
         parts = head(network.base_model(input_ids=ids, use_cache=False)[0])
@@ -244,6 +244,11 @@ def _head(model: LanguageModel) -> Callable[[Tensor], Tensor] | None:
         return head
     log.warning("%s shapes its logits in its own way: they are made for whole batches", model.source)
     return None
+
+
+def _input_device(model: LanguageModel) -> torch.device:
+    """Where token ids go: the first device of a model spread over several."""
+    return next(model.model.get_input_embeddings().parameters()).device
 
 
 def _by_document(windows: Sequence[Window], nll: Float[np.ndarray, " w"]) -> DocumentSums:

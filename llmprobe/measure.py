@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmprobe.observations import Observation, Provenance
+from llmprobe.observations import Observation, Provenance, Scalar
 
 if TYPE_CHECKING:
     from llmprobe.loss import LossResult
@@ -16,7 +16,11 @@ def overlap_observations(
     study: str, matrix: Unembedding, statistics: OverlapStatistics, **columns: Any
 ) -> list[Observation]:
     """One row per overlap statistic of a language model; `columns` may name its family, depth or parameters."""
-    settings = {"tensor": matrix.tensor, "method": statistics.method, "rows_sampled": statistics.rows_sampled}
+    settings: dict[str, Scalar] = {
+        "tensor": matrix.tensor,
+        "method": statistics.method,
+        "rows_sampled": statistics.rows_sampled,
+    }
     record = {"sha256": matrix.sha256, "dtype": matrix.dtype, "bytes_read": matrix.bytes_read, "tied": matrix.tied}
     values: dict[str, float] = {
         "mean_abs_cos": statistics.mean_abs_cos,
@@ -52,7 +56,12 @@ def overlap_observations(
 
 def loss_observations(study: str, result: LossResult, *, m: int, **columns: Any) -> list[Observation]:
     """Loss and bits per byte of a language model; `m` is its width."""
-    settings = {"context": result.context, "prefix": result.prefix, "dtype": result.dtype, "tokens": result.n_tokens}
+    settings: dict[str, Scalar] = {
+        "context": result.context,
+        "prefix": result.prefix,
+        "dtype": result.dtype,
+        "tokens": result.n_tokens,
+    }
     record = {
         "device": result.device,
         "corpus_version": result.corpus_version,
@@ -62,7 +71,7 @@ def loss_observations(study: str, result: LossResult, *, m: int, **columns: Any)
         "n_bytes": result.n_bytes,
     }
     stderr = result.loss_stderr if result.loss_stderr == result.loss_stderr else None
-    common = {
+    common: dict[str, Any] = {
         "study": study,
         "source_kind": "llm",
         "model": result.source,

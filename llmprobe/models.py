@@ -114,7 +114,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> 
             expected="a causal model with config.json, weights and tokenizer that transformers knows",
         ) from error
     if not spread:
-        model = model.to(place)
+        torch.nn.Module.to(model, place)
     tokenizer.model_max_length = int(1e30)  # windows are cut here, so its warning about length would mislead
     return LanguageModel(
         model=model.eval(),

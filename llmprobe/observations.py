@@ -204,9 +204,13 @@ class ObservationStore:
         """Keys of all readable rows."""
         return {row.key for row in self}
 
-    def find(self, observation: Observation) -> Observation | None:
-        """The stored row with the same key, or None."""
-        return next((row for row in self if row.key == observation.key), None)
+    def select(self, **wanted: Scalar) -> list[Observation]:
+        """Rows whose columns and settings have these values: ``select(model="gpt2", metric="loss", context=512)``."""
+
+        def value(row: Observation, name: str) -> object:
+            return getattr(row, name) if name in row.__dataclass_fields__ else row.provenance.settings.get(name)
+
+        return [row for row in self if all(value(row, name) == what for name, what in wanted.items())]
 
     def frame(self) -> pd.DataFrame:
         """All rows as a table: one column per field and one per setting (a field's name wins)."""

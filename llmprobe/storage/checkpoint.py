@@ -23,7 +23,7 @@ LAYOUTS = (
     ("model.safetensors.index.json", "model.safetensors"),
     ("pytorch_model.bin.index.json", "pytorch_model.bin"),
 )
-FORMATS = {".safetensors": SafetensorsFile, ".bin": TorchZipFile}
+FORMATS: dict[str, type[SafetensorsFile | TorchZipFile]] = {".safetensors": SafetensorsFile, ".bin": TorchZipFile}
 
 
 class Checkpoint(Protocol):
@@ -41,7 +41,7 @@ class Checkpoint(Protocol):
 
     label: str
     revision: str
-    config: Mapping[str, Any]
+    config: dict[str, Any]
 
     @property
     def bytes_read(self) -> int: ...
@@ -150,7 +150,7 @@ class GgufCheckpoint:
     def __init__(self, path: Path) -> None:
         self._file = GgufFile(path)
         self.label = str(path)
-        self.config = {"model_type": self._file.architecture, "format": "gguf"}
+        self.config: dict[str, Any] = {"model_type": self._file.architecture, "format": "gguf"}
         self.names, self.shape, self.read = self._file.names, self._file.shape, self._file.read
 
     @property

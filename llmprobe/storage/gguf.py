@@ -66,4 +66,4 @@ class GgufFile:
                 values[i : i + ROWS] = torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32))
         except (NotImplementedError, ValueError) as error:
             raise SourceError(f"{name} in {self.path} is quantised as {kind}, which cannot be read: {error}") from error
-        return StoredTensor(name, values, kind, hashlib.sha256(data).hexdigest())
+        return StoredTensor(name, values, kind, hashlib.sha256(data.data).hexdigest())

@@ -8,7 +8,6 @@ names only; the one storage that is wanted is then read by range.
 from __future__ import annotations
 
 import io
-import math
 import pickle
 import struct
 import zipfile
@@ -49,7 +48,7 @@ class TorchZipFile:
         tensor = self._tensors[name]
         if not tensor.is_floating_point():
             raise SourceError(f"{name} in {self.source.name} is stored as {tensor.dtype}", expected="a float type")
-        member = self._records[tensor.untyped_storage()._checkpoint_offset]  # type: ignore[attr-defined]
+        member = self._records[tensor.untyped_storage()._checkpoint_offset]  # type: ignore[index]
         header = self.source.read(member.header_offset, LOCAL_HEADER.size)
         *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
         start = member.header_offset + LOCAL_HEADER.size + name_length + extra_length
@@ -91,7 +90,7 @@ class TorchZipFile:
             raise SourceError(f"{self.source.name} is no readable torch zip: {error}") from error
         if not isinstance(loaded, dict):
             raise SourceError(f"{self.source.name} holds a {type(loaded).__name__}", expected="a dictionary of tensors")
-        tensors = {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor) and math.prod(v.shape)}
+        tensors = {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor) and v.numel()}
         return tensors, records
 
 

@@ -1,0 +1,178 @@
+"""Families of models as data: `families.toml` here, and a user's own file of the same form, which wins.
+
+A family of five lines is enough:
+
+    [mine]
+    members = [
+      { id = "me/small", m = 256 },
+      { id = "me/large", m = 1024, layers = 24, tokens = 300_000_000_000 },
+    ]
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from llmprobe.errors import ConfigError
+
+Row = TypeVar("Row", "Member", "Family")
+BUILT_IN = Path(__file__).with_name("families.toml")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One model of a family; what is not known is None.
+
+    Attributes
+    ----------
+    id
+        Its name at the Hub, or a folder.
+    m, d_model
+        Width of the unembedding and of the layers; `d_model` is only given where they differ.
+    layers, rows
+        Layers, and rows of the unembedding, padding included.
+    vocabulary
+        Tokens the tokenizer knows, where it is not the family's.
+    tied
+        Whether the unembedding is the input embedding too.
+    params, non_embedding, position
+        Parameters in all, without input and output embeddings, and in position embeddings.
+    tokens
+        Training tokens, where they are not the family's.
+    tensor
+        Name of the unembedding on disk, where it is an unusual one.
+    paper
+        Whether arXiv:2505.10465 measured it, where that is not so for the whole family.
+    """
+
+    id: str
+    m: int
+    d_model: int | None = None
+    layers: int | None = None
+    rows: int | None = None
+    vocabulary: int | None = None
+    tied: bool | None = None
+    params: int | None = None
+    non_embedding: int | None = None
+    position: int = 0
+    tokens: int | None = None
+    tensor: str | None = None
+    paper: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """Models that differ in size and little else.
+
+    Attributes
+    ----------
+    name, title
+        Short name, and the name for people.
+    members
+        Smallest first.
+    vocabulary, tokens
+        Tokens the tokenizer knows and training tokens, for members that do not say otherwise.
+    revisions
+        Pattern of the names of training checkpoints, with ``{step}`` and perhaps ``{tokens}``.
+    tokens_per_step
+        Training tokens per step.
+    gated
+        Whether the Hub wants an accepted licence and a token.
+    paper
+        Whether arXiv:2505.10465 measured it.
+    """
+
+    name: str
+    members: tuple[Member, ...]
+    title: str = ""
+    vocabulary: int | None = None
+    tokens: int | None = None
+    revisions: str | None = None
+    tokens_per_step: int | None = None
+    gated: bool = False
+    paper: bool = False
+
+
+def load_families(*files: str | Path) -> dict[str, Family]:
+    """The built-in families, then those of each file in turn; a later family of the same name replaces an earlier.
+
+    Raises
+    ------
+    ConfigError
+        A file is not there or not TOML, or holds a key or a type that is not known.
+    """
+    families = dict(_built_in())
+    for file in files:
+        families.update(_read(Path(file).expanduser()))
+    return families
+
+
+def find_member(families: Mapping[str, Family], source: str) -> tuple[Family, Member] | None:
+    """The family and member that a source (with or without ``@revision``) belongs to, or None."""
+    wanted = source.partition("@")[0]
+    for family in families.values():
+        for member in family.members:
+            if member.id == wanted:
+                return family, member
+    return None
+
+
+def vocabulary(family: Family, member: Member) -> int | None:
+    """Rows of the unembedding that stand for a token; the rest is padding."""
+    return member.vocabulary or family.vocabulary
+
+
+@cache
+def _built_in() -> dict[str, Family]:
+    return _read(BUILT_IN)
+
+
+def _read(path: Path) -> dict[str, Family]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}", expected="a TOML file of families") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no TOML: {error}") from error
+    return {name: _family(f"{path.name} [{name}]", name, row) for name, row in table.items()}
+
+
+def _family(where: str, name: str, row: Any) -> Family:
+    members = row.get("members") if isinstance(row, dict) else None
+    if not isinstance(members, list) or not members:
+        raise ConfigError(f"{where} has no members", expected='members = [ { id = "org/name", m = 768 }, ... ]')
+    rows = tuple(_checked(Member, f"{where} member {i}", member) for i, member in enumerate(members, start=1))
+    family = _checked(Family, where, {**row, "name": name, "members": rows})
+    if repeated := _repeated([member.id for member in rows]):
+        raise ConfigError(f"{where} names {repeated} twice", expected="each model once")
+    return family
+
+
+def _checked(kind: type[Row], where: str, row: Any) -> Row:
+    if not isinstance(row, dict):
+        raise ConfigError(f"{where} is {row!r}", expected="a table of keys")
+    types = get_type_hints(kind)
+    if unknown := sorted(set(row) - set(types)):
+        raise ConfigError(f"{where} has the unknown key {', '.join(unknown)}", expected=f"among {', '.join(types)}")
+    required = {f.name for f in fields(kind) if f.default is MISSING}
+    if missing := sorted(required - set(row)):
+        raise ConfigError(f"{where} lacks {', '.join(missing)}")
+    for key, value in row.items():
+        allowed = tuple(t for t in get_args(types[key]) or (types[key],) if isinstance(t, type))
+        if kind is Family and key == "members":
+            continue
+        if type(value) not in allowed:
+            names = " or ".join(t.__name__ for t in allowed if t is not type(None))
+            raise ConfigError(f"{where}: {key} = {value!r}", expected=f"of type {names}")
+        if type(value) is int and value < 0:
+            raise ConfigError(f"{where}: {key} = {value}", expected="not negative")
+    return kind(**row)
+
+
+def _repeated(names: Sequence[str]) -> str | None:
+    return next((name for i, name in enumerate(names) if name in names[:i]), None)
