@@ -22,6 +22,8 @@ from llmprobe.result import FitResult
 from llmprobe.solver import Solution
 
 Kind = Literal["points", "groups", "parametric"]
+VANISHED = -18.0
+"""Log of the scaled amplitude below which a term counts as zero."""
 FAINT = -5.0
 """Log of the scaled amplitude from which a term that was zero may grow again."""
 
@@ -119,10 +121,11 @@ def bootstrap(
             fix="an exact fit has no scatter",
         )
     rng = np.random.default_rng(seed)
+    place = _places(result)
     weights = y = None
     size, spare = len(problem.y), dof
     if kind == "parametric":
-        y = _drawn(result, n, rng)
+        y = _drawn(result, n, rng, place)
         size = dof
     elif kind == "groups":
         members = _clusters(result, clusters)
@@ -135,15 +138,13 @@ def bootstrap(
             strata = np.unique(result.data.group, return_inverse=True)[1]
         counts = np.zeros((n, size))
         for stratum in range(int(strata.max()) + 1):
-            inside = np.flatnonzero(strata == stratum)
+            inside = place[strata[place] == stratum]
             counts[:, inside] = _counts(rng, n, len(inside))
         weights = problem.weights * counts
     start = np.repeat(revived(problem, result.solution)[None], n, axis=0)
     found = refit(problem, start, np.isnan(problem.start), weights=weights, y=y)
     values = problem.to_params(found.theta)
-    values[:, problem.is_amplitude & (found.theta < -18).any(0)] *= (
-        found.theta[:, problem.is_amplitude & (found.theta < -18).any(0)] >= -18
-    )
+    values[problem.is_amplitude & (found.theta < VANISHED)] = 0.0
     if weights is not None and kind == "groups":
         touched = (problem.D != 0).any(0)
         values[(weights @ touched) == 0] = np.nan
@@ -237,6 +238,11 @@ def _counts(rng: np.random.Generator, n: int, size: int) -> np.ndarray:
     return np.bincount(drawn.ravel(), minlength=n * size).reshape(n, size).astype(float)
 
 
+def _places(result: FitResult) -> np.ndarray:
+    """Rows in an order of their own, so that a seed draws the same resamples whatever order they came in."""
+    return np.lexsort((result.data.y, *result.data.x.values()))
+
+
 def _clusters(result: FitResult, clusters: ArrayLike | None) -> np.ndarray:
     labels = result.data.group if clusters is None else np.asarray(clusters).astype(str)
     if labels is None or labels.shape != (result.n_points,):
@@ -247,16 +253,19 @@ def _clusters(result: FitResult, clusters: ArrayLike | None) -> np.ndarray:
     return members
 
 
-def _drawn(result: FitResult, n: int, rng: np.random.Generator) -> np.ndarray:
+def _drawn(result: FitResult, n: int, rng: np.random.Generator, place: np.ndarray) -> np.ndarray:
     """Scaled y of n parametric resamples, shape [n, points]."""
     problem, cov = result.problem, result.covariance
     fitted = problem.predict(result.solution.theta)
     size = len(fitted)
     if problem.loss == "huber":
         standard = problem.residuals(result.solution.theta) * np.sqrt(problem.weights)
-        noise = rng.choice(standard - np.median(standard), size=(n, size)) * np.sqrt(size / cov.dof)
+        pool = np.sort(standard - np.median(standard))
+        drawn = rng.choice(pool, size=(n, size)) * np.sqrt(size / cov.dof)
     else:
-        noise = rng.standard_normal((n, size)) * np.sqrt(cov.scale)
+        drawn = rng.standard_normal((n, size)) * np.sqrt(cov.scale)
+    noise = np.empty_like(drawn)
+    noise[:, place] = drawn
     noise /= np.sqrt(problem.weights)
     return fitted + noise if problem.loss == "linear" else fitted * np.exp(noise)
 

@@ -112,8 +112,7 @@ def _curves(u: np.ndarray, v: np.ndarray, x: str) -> list[tuple[str, str, Curve,
     top, low = float(np.abs(v).max()), float(max(v.min(), 1e-3))
     spans = [float(np.ptp(u)) * s for s in (0.1, 0.3, 1.0)]
     slope = float(np.polyfit(np.log(u), np.log(np.maximum(v, 1e-12)), 1)[0])
-    relative = np.stack([np.ones_like(u), -np.log(u)], axis=1) / np.abs(v)[:, None]
-    line = np.linalg.lstsq(relative, np.sign(v), rcond=None)[0].tolist()
+    ends = float(np.log(u).min()), float(np.log(u).max())
     knots = np.unique(np.log(u))
     middles = [0.5 * (a + b) for a, b in pairwise(knots)][1:-1] or [0.0]
 
@@ -124,7 +123,8 @@ def _curves(u: np.ndarray, v: np.ndarray, x: str) -> list[tuple[str, str, Curve,
         return np.exp(np.clip(q[2], -300, 300)) + exponential(q, t)
 
     def logarithm(q: np.ndarray, t: np.ndarray) -> np.ndarray:
-        return q[0] - q[1] * np.log(t)
+        # the ratio of last to first is the parameter, so that y stays positive where it was measured
+        return np.exp(q[0]) * (1 + np.expm1(np.clip(q[1], -300, 300)) * (np.log(t) - ends[0]) / (ends[1] - ends[0]))
 
     def broken(q: np.ndarray, t: np.ndarray) -> np.ndarray:
         s = np.log(t) - q[3]
@@ -153,8 +153,8 @@ def _curves(u: np.ndarray, v: np.ndarray, x: str) -> list[tuple[str, str, Curve,
             "logarithm",
             f"y = a - b log {x}",
             logarithm,
-            [line],
-            lambda q, xu, yu: {"a": float((q[0] + q[1] * np.log(xu)) * yu), "b": float(q[1] * yu)},
+            [[np.log(top), np.log(low / top)], [np.log(low), np.log(top / low)]],
+            lambda q, xu, yu: _line(q, ends, xu, yu),
         ),
         (
             "broken power law",
@@ -169,3 +169,9 @@ def _curves(u: np.ndarray, v: np.ndarray, x: str) -> list[tuple[str, str, Curve,
             },
         ),
     ]
+
+
+def _line(q: np.ndarray, ends: tuple[float, float], x_unit: float, y_unit: float) -> dict[str, float]:
+    """a and b of y = a − b log x in the user's units."""
+    b = -float(np.exp(q[0]) * np.expm1(q[1])) / (ends[1] - ends[0])
+    return {"a": float(np.exp(q[0]) + b * (ends[0] + np.log(x_unit))) * y_unit, "b": b * y_unit}

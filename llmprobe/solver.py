@@ -185,7 +185,7 @@ def _project(problem: Problem, theta: np.ndarray) -> np.ndarray:
     amplitudes, _ = nnls(design * root[:, None] / size, (problem.y - known) * root)
     amplitudes = amplitudes / size
     # a term that starts at zero would stay there, as its logarithm has no slope
-    faint = 0.02 * np.mean(np.abs(problem.y)) * len(problem.y) / np.maximum(design.sum(0), 1e-300)
+    whole = np.mean(np.abs(problem.y)) * len(problem.y) / np.maximum(design.sum(0), 1e-300)
     theta = theta.copy()
-    theta[free] = np.log(np.maximum(amplitudes, faint))
+    theta[free] = np.log(np.where(amplitudes > 1e-9 * whole, amplitudes, 0.02 * whole))
     return theta
