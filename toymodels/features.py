@@ -184,6 +184,7 @@ class Sampler:
         self.expected = rates * (self.steps * batch)
         self.generators = [torch.Generator(self.home).manual_seed(seed) for seed in seeds]
         self.ids = torch.arange(self.n, device=self.home)
+        self.bits = self.n.bit_length()
 
     def state(self) -> UInt8[Tensor, "replicas bytes"]:
         """What to keep to go on from the end of the current chunk; see `restore`."""
@@ -195,72 +196,86 @@ class Sampler:
             generator.set_state(row.cpu())
 
     def chunk(self) -> Iterator[Batch]:
-        """The next `steps` batches; drawn all at once, handed out one by one."""
+        """The next `steps` batches; drawn and laid out all at once, handed out one by one."""
         drawn = [self._draw(replica) for replica in range(self.replicas)]
-        key, value = torch.cat([k for k, _ in drawn]), torch.cat([v for _, v in drawn])
-        if self.replicas > 1:
-            key, order = key.sort()
-            value = value[order]
-        yield from self._layout(key, value)
+        if self.replicas == 1:
+            return self._batches(*drawn[0])
+        key, order = torch.cat([k for k, _ in drawn]).sort()
+        return self._batches(key, torch.cat([v for _, v in drawn])[order])
 
     def _draw(self, replica: int) -> tuple[Tensor, Tensor]:
-        """Sorted keys ((step · R + replica) · batch + row) · n + feature of one replica's chunk, and amplitudes."""
+        """One replica's chunk: sorted keys (row number << bits | feature), and the amplitudes.
+
+        Row numbers run through the chunk: (step · R + replica) · batch + row.
+        """
         generator, total = self.generators[replica], self.steps * self.batch
         counts = torch.poisson(self.expected[replica], generator).long()
         feature = torch.repeat_interleave(self.ids, counts)
         row = torch.randint(total, feature.shape, generator=generator, device=self.home)
-        key = row * self.n + feature
+        key = row.bitwise_left_shift_(self.bits).bitwise_or_(feature)
         often = self.often[replica]
         if len(often):
             uniform = torch.rand(total, len(often), generator=generator, device=self.home, dtype=torch.float64)
             row, column = (uniform < self.p[replica, often]).nonzero(as_tuple=True)
-            key = torch.cat([key, row * self.n + often[column]])
+            key = torch.cat([key, row << self.bits | often[column]])
         key = _sort(key)
-        key = key[torch.cat([key.new_ones(1, dtype=torch.bool), key[1:] != key[:-1]])[: len(key)]]
+        fresh = torch.ones_like(key, dtype=torch.bool)
+        torch.ne(key[1:], key[:-1], out=fresh[1:])
+        key = key[fresh]
         value = self.amplitude.draw(torch.rand(key.shape, generator=generator, device=self.home, dtype=self.dtype))
         if self.replicas > 1:
-            span = self.batch * self.n
-            key = key + (key // span * (self.replicas - 1) + replica) * span
+            step = torch.div(key >> self.bits, self.batch, rounding_mode="floor")
+            key = key + ((step * (self.replicas - 1) + replica) * self.batch << self.bits)
         return key, value
 
-    def _layout(self, key: Tensor, value: Tensor) -> Iterator[Batch]:
-        R, n, groups = self.replicas, self.n, self.steps * self.replicas
-        row = torch.div(key, n, rounding_mode="floor")
-        feature = key - row * n
-        group = torch.div(row, self.batch, rounding_mode="floor")  # step · R + replica
-        first = torch.cat([row.new_ones(1, dtype=torch.bool), row[1:] != row[:-1]])[: len(row)]
-        place = first.long().cumsum(0) - 1  # occupied rows are numbered through the chunk
-        occupied = _counts(group[first], groups)
-        events = _counts(group, groups).view(-1, R).sum(1).tolist()
-        rows = occupied.view(-1, R).amax(1).clamp(min=1)
-        before = occupied.cumsum(0) - occupied
-        replica = group % R
-        slot = place - before[group] + replica * rows[torch.div(group, R, rounding_mode="floor")]
-        unit = feature + replica * n
-        # sorting (group, feature) with the event's position in the low bits gives order and position in one sort
-        bits = max(1, len(key)).bit_length()
-        position = _sort(((group * n + feature) << bits) + torch.arange(len(key), device=key.device))
-        position = position & ((1 << bits) - 1)
-        unit_counts = _counts(group * n + feature, groups * n).view(-1, R * n)
-        unit_start = unit_counts.cumsum(1) - unit_counts
-        unit_slot, unit_value = slot[position], value[position]
-        start = 0
-        for step, (size, height) in enumerate(zip(events, rows.tolist(), strict=True)):
-            here = slice(start, start + size)
-            start += size
-            used = occupied[step * R : (step + 1) * R]
-            per_slot = _counts(slot[here], R * height)
+    def _batches(self, key: Tensor, value: Tensor) -> Iterator[Batch]:
+        R, n, groups = self.replicas, self.n, self.steps * self.replicas  # group = step · R + replica
+        feature, row = key & ((1 << self.bits) - 1), key >> self.bits
+        fresh = torch.ones_like(row)
+        fresh[1:] = row[1:] != row[:-1]
+        place = torch.cat([fresh.new_zeros(1), fresh.cumsum(0)])  # occupied rows before each event
+        edges = torch.arange(groups + 1, device=self.home) * self.batch << self.bits
+        first = torch.searchsorted(key, edges)  # where each group's events begin
+        events, before = first.diff(), place[first]
+        occupied = before.diff().view(-1, R)
+        rows = occupied.amax(1).clamp(min=1)
+        base = (rows.cumsum(0) - rows)[:, None] * R + rows[:, None] * torch.arange(R, device=self.home)
+        group = torch.repeat_interleave(torch.arange(groups, device=self.home), events)
+        slot = place[1:] - 1 + (base.view(-1) - before[:-1])[group]  # numbered through the chunk, padding included
+        begin = first[:-1:R]  # where each step's events begin
+        origin = base[:, 0]  # and its slots
+        heights, starts, slots = rows.tolist(), begin.tolist(), origin.tolist()
+        ends, last = [*starts[1:], len(key)], [*slots[1:], slots[-1] + R * heights[-1]]
+        per_slot = _counts(slot, last[-1])
+        slot_start = per_slot.cumsum(0).sub_(per_slot)
+        slot_start -= torch.repeat_interleave(begin, rows * R)
+        step = torch.div(group, R, rounding_mode="floor") if R > 1 else group
+        slot -= origin[step]
+        unit = feature + (group % R) * n if R > 1 else feature
+        # sorting units with the event's position in the low bits gives their order in one sort
+        code, low = step * (R * n) + unit, max(1, len(key)).bit_length()
+        position = _sort(code << low | torch.arange(len(key), device=self.home)) & ((1 << low) - 1)
+        per_unit = _counts(code, groups * n).view(-1, R * n)
+        unit_start = per_unit.cumsum(1).sub_(per_unit)
+        empty = self.batch - occupied
+        home = [per_slot.clamp(max=1).to(self.dtype), empty.to(self.dtype), slot, unit, value]
+        home += [slot_start, slot[position], value[position], unit_start]
+        used, empty, slot, unit, value, slot_start, unit_slot, unit_value, unit_start = (
+            tensor.to(self.device) for tensor in home
+        )
+        for k in range(self.steps):
+            here, rows_here = slice(starts[k], ends[k]), slice(slots[k], last[k])
             yield Batch(
-                rows=height,
-                occupied=(torch.arange(height, device=self.home) < used[:, None]).view(-1).to(self.device, self.dtype),
-                empty=(self.batch - used).to(self.device, self.dtype),
-                slot=slot[here].to(self.device),
-                unit=unit[here].to(self.device),
-                value=value[here].to(self.device),
-                slot_start=(per_slot.cumsum(0) - per_slot).to(self.device),
-                unit_slot=unit_slot[here].to(self.device),
-                unit_value=unit_value[here].to(self.device),
-                unit_start=unit_start[step].to(self.device),
+                heights[k],
+                used[rows_here],
+                empty[k],
+                slot[here],
+                unit[here],
+                value[here],
+                slot_start[rows_here],
+                unit_slot[here],
+                unit_value[here],
+                unit_start[k],
             )
 
 

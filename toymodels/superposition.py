@@ -27,6 +27,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from toymodels.features import Batch
+from toymodels.firing import Finder, stable_order
 
 SPARSE_BELOW = 0.02  # share of firing outputs below which summing over them beats dense products on a CPU
 CACHE_BYTES = 2**19  # one block of outputs on a CPU: stays in a core's second-level cache
@@ -70,7 +71,7 @@ class Gradient:
         self.importance, self.block_bytes = importance, block_bytes
         self.density, self._dense_steps = 1.0, 0
         self._outputs: Tensor | None = None
-        self._firing: np.ndarray | None = None
+        self._find = Finder(block_bytes or CACHE_BYTES)
 
     def __call__(self, P: Float[Tensor, "R n m1"], batch: Batch) -> tuple[Float[Tensor, " R"], Float[Tensor, "R n m1"]]:
         """Σ over the batch of the loss, and of its gradient with respect to P = [W | b].
@@ -146,46 +147,29 @@ class Gradient:
     ) -> tuple[Float[Tensor, " 1"], Float[Tensor, "1 n m1"], Float[Tensor, "slots m1"]]:
         """The same by visiting the outputs that fire, on one replica on a CPU."""
         n, rows = P.shape[1], batch.rows
-        where, y = self._find_firing(P[0], h, n)
-        x, at = batch.value.numpy(), batch.slot.numpy() * n + batch.unit.numpy()
-        match = np.searchsorted(where, at)
-        match[match == len(where)] = 0
-        hit = where[match] == at if len(where) else np.zeros(len(at), dtype=bool)
-        d = y.copy()
-        d[match[hit]] -= x[hit]
-        importance = None if self.importance is None else self.importance.numpy()
-        row = where // n
-        column = where - row * n
-        missed, weighted = x[~hit], d
-        loss = 0.0
-        if importance is not None:
-            weighted = d * importance[column]
-            loss = float((missed**2 * importance[at[~hit] % n]).sum())
+        firing = self._find(P[0], h, batch)
+        row, column, d = firing.row, firing.column, firing.value
+        x, unit = batch.value.numpy(), batch.unit.numpy()
+        active, here = batch.slot.numpy() * n + unit, row * n + column
+        match = np.searchsorted(active, here)
+        match[match == len(active)] = 0
+        hit = np.flatnonzero(active[match] == here) if len(active) else match
+        match = match[hit]
+        d[hit] -= x[match]  # d holds y, and now y − x
+        missed = x.copy()
+        missed[match] = 0
+        if self.importance is None:
+            loss = float(missed @ missed) + float(d @ d)
         else:
-            loss = float(missed @ missed)
-        loss += float(d @ weighted)
-        weighted *= 2
-        order = np.argsort(column.astype(np.uint16) if n < 2**16 else column, kind="stable")
-        g = gather_sum(P[0], *_bags(column, row, rows, weighted))
-        grad = gather_sum(h, *_bags(row[order], column[order], n, weighted[order]))
-        self.density = len(where) / (rows * n)
+            importance = self.importance.numpy()
+            loss = float(missed**2 @ importance[unit]) + float(d**2 @ importance[column])
+            d *= importance[column]
+        d *= 2
+        g = gather_sum(P[0], *_bags(column, row, rows, d))
+        order = stable_order(column, n)
+        grad = gather_sum(h, *_bags(row[order], column[order], n, d[order]))
+        self.density = len(row) / (rows * n)
         return P.new_tensor([loss]), grad[None], g
-
-    def _find_firing(self, P: Tensor, h: Tensor, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Flat positions (slot · n + feature) of outputs above zero, ascending, and their values."""
-        height = self._height(P, n)
-        places, values = [], []
-        for first in range(0, len(h), height):
-            hb = h[first : first + height]
-            z = self._buffer(P, len(hb) * n).view(len(hb), n)
-            torch.mm(hb, P.T, out=z)
-            flat = z.numpy().reshape(-1)
-            if self._firing is None or len(self._firing) < len(flat):
-                self._firing = np.empty(height * n, dtype=bool)
-            place = np.flatnonzero(np.greater(flat, 0, out=self._firing[: len(flat)]))
-            values.append(flat[place])
-            places.append(place + first * n)
-        return np.concatenate(places), np.concatenate(values)
 
     def _height(self, P: Tensor, n: int) -> int:
         budget = self.block_bytes or (CACHE_BYTES if P.device.type == "cpu" else DEVICE_BYTES)
