@@ -107,15 +107,15 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, monkeypatch) -> N
     whole = train(config, device="cpu")
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     path = tmp_path / "deep" / "run.safetensors"
-    check, calls = training._Run._check, []
+    check, calls = training.Run._check, []
 
-    def interrupted(run: training._Run) -> None:
+    def interrupted(run: training.Run) -> None:
         check(run)
         calls.append(run.step)
         if len(calls) == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(training._Run, "_check", interrupted)
+    monkeypatch.setattr(training.Run, "_check", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(config, device="cpu", checkpoint=path)
     assert path.exists()
@@ -128,7 +128,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, monkeypatch) -> N
 
 def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path) -> None:
     path = tmp_path / "run.safetensors"
-    run = training._Run([TINY], torch.device("cpu"), None, torch.float32)
+    run = training.Run([TINY], torch.device("cpu"), None, torch.float32)
     run.save(path, 0.0)
     with pytest.raises(StoreError, match="another run"):
         train(dataclasses.replace(TINY, seed=9), device="cpu", checkpoint=path)

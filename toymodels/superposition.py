@@ -29,7 +29,8 @@ from torch import Tensor
 from toymodels.features import Batch
 from toymodels.firing import Finder, stable_order
 
-SPARSE_BELOW = 0.02  # share of firing outputs below which summing over them beats dense products on a CPU
+# share of firing outputs below which summing over them beats dense products on a CPU: measured, linear in m
+SPARSE_BELOW = (0.018, 0.00025)
 CACHE_BYTES = 2**19  # one block of outputs on a CPU: stays in a core's second-level cache
 DEVICE_BYTES = 2**31  # one block of outputs on a GPU
 LOOK_AGAIN = 32  # dense steps between two looks at the density
@@ -81,7 +82,7 @@ class Gradient:
         R, n, width = P.shape
         h = gather_sum(P.view(R * n, width), batch.unit, batch.slot_start, batch.value)
         h[:, -1] = batch.occupied
-        if R == 1 and P.device.type == "cpu" and self.density < SPARSE_BELOW:
+        if R == 1 and P.device.type == "cpu" and self.density < SPARSE_BELOW[0] + SPARSE_BELOW[1] * (width - 1):
             loss, grad, g = self.sparse_gradient(P, h, batch)
         else:
             loss, grad, g = self.dense_gradient(P, h, batch)

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from llmprobe.errors import ConfigError, StoreError
 from llmprobe.observations import Observation, Provenance
 from llmprobe.overlap import second_moments
 from llmprobe.regime import represented_fraction
-from toymodels.features import Sampler, frequencies
+from toymodels.features import Batch, Sampler, frequencies
 from toymodels.optimizer import AdamW
 from toymodels.presets import SuperpositionConfig
 from toymodels.superposition import Gradient
@@ -183,7 +183,7 @@ def train_replicas(
     place = choose_device(device)
     began = time.perf_counter()
     try:
-        run = _Run(configs, place, block_bytes, dtype)
+        run = Run(configs, place, block_bytes, dtype)
         run.resume(checkpoint)
         run.loop(checkpoint, progress)
     except (MemoryError, torch.OutOfMemoryError) as error:
@@ -202,15 +202,15 @@ def train_replicas(
     ]
 
 
-class _Run:
+class Run:
     """The state of a loop: parameters, moments, generators, losses so far."""
 
     def __init__(
         self,
         configs: Sequence[SuperpositionConfig],
         device: torch.device,
-        block_bytes: int | None,
-        dtype: torch.dtype,
+        block_bytes: int | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         self.configs, self.config = configs, configs[0]
         c = self.config
@@ -237,22 +237,32 @@ class _Run:
         self.gradient = Gradient(weights, block_bytes)
         self.losses = torch.zeros(len(configs), c.steps, dtype=dtype, device=device)
         self.step, self.seconds = 0, 0.0
+        self._share = schedule(c)
+        self._batches: Iterator[Batch] = iter(())
+
+    def advance(self, until: int) -> None:
+        """Train up to step `until`. Nothing here waits for the device."""
+        c = self.config
+        mean, slope = 1 / c.batch, 1 / (c.batch * c.n)  # the optimiser sees the loss per feature
+        while self.step < min(until, c.steps):
+            batch = next(self._batches, None)
+            if batch is None:
+                self._batches = self.sampler.chunk()
+                continue
+            loss, grad = self.gradient(self.P, batch)
+            self.losses[:, self.step] = loss * mean
+            share = self._share[self.step]
+            self.optimizer.step(grad.mul_(slope), c.peak_rate * share, c.peak_bias_rate * share)
+            self.step += 1
 
     def loop(self, checkpoint: Path | None, progress: bool) -> None:
-        c, share = self.config, schedule(self.config)
-        mean, slope = 1 / c.batch, 1 / (c.batch * c.n)  # the optimiser sees the loss per feature
+        """Train to the end, chunk by chunk, looking for divergence and keeping checkpoints in between."""
+        steps, chunk = self.config.steps, self.sampler.steps
         began = saved = time.perf_counter()
-        with tqdm(total=c.steps, initial=self.step, desc=f"m={c.m}", unit="step", disable=not progress) as bar:
-            while self.step < c.steps:
+        with tqdm(total=steps, initial=self.step, desc=f"m={self.config.m}", unit="step", disable=not progress) as bar:
+            while self.step < steps:
                 first = self.step
-                for batch in self.sampler.chunk():
-                    if self.step == c.steps:
-                        break
-                    loss, grad = self.gradient(self.P, batch)
-                    self.losses[:, self.step] = loss * mean
-                    rate = share[self.step]
-                    self.optimizer.step(grad.mul_(slope), c.peak_rate * rate, c.peak_bias_rate * rate)
-                    self.step += 1
+                self.advance(first + chunk)
                 bar.update(self.step - first)
                 self._check()
                 if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
