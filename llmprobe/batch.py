@@ -16,6 +16,8 @@ ROUNDS = 400
 CHUNK = 256
 """Rows at a time: a chunk's Jacobians stay in the processor's cache."""
 TOLERANCE = 1e-9
+SMALLEST = 1e-9
+"""Share of the points' total weight below which a curvature counts as none."""
 LOWEST = -40.0
 """Log amplitudes stop here: the term is then 1e-17 of y."""
 
@@ -36,6 +38,7 @@ def refit(
     *,
     weights: np.ndarray | None = None,
     y: np.ndarray | None = None,
+    rounds: int = ROUNDS,
 ) -> Refits:
     """Minimise each row from where it starts.
 
@@ -47,21 +50,21 @@ def refit(
         Which parameters move, bool, shape [p].
     weights, y
         Of each row, shape [B, n], or of the problem when left out; y in the problem's scaled units.
+    rounds
+        Steps at most.
     """
     parts = []
     for i in range(0, len(theta), CHUNK):
         rows = slice(i, i + CHUNK)
-        parts.append(
-            _newton(
-                problem, theta[rows], free, None if weights is None else weights[rows], None if y is None else y[rows]
-            )
-        )
+        own_weights = None if weights is None else weights[rows]
+        own_y = None if y is None else y[rows]
+        parts.append(_newton(problem, theta[rows], free, own_weights, own_y, rounds))
     joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
     return Refits(*joined)
 
 
 def _newton(
-    problem: Problem, start: np.ndarray, free: np.ndarray, weights: np.ndarray | None, y: np.ndarray | None
+    problem: Problem, start: np.ndarray, free: np.ndarray, weights: np.ndarray | None, y: np.ndarray | None, rounds: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     B = len(start)
     theta, moving = start.copy(), np.flatnonzero(free)
@@ -73,13 +76,14 @@ def _newton(
     eye = np.eye(len(moving))
     if not len(moving):
         return theta, value, np.ones(B, dtype=bool)
+    stiffness = max(float(problem.weights.sum()), 1e-300)
     low = np.where(problem.is_amplitude[moving], LOWEST, -np.inf)
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         a = np.flatnonzero(~done)
         if not len(a):
             break
         g, H = gradient[a][:, moving], hessian[a][:, moving[:, None], moving]
-        size = np.abs(H[:, range(len(moving)), range(len(moving))]).max(1) + 1e-300
+        size = np.maximum(np.abs(H[:, range(len(moving)), range(len(moving))]).max(1), SMALLEST * stiffness)
         step = -np.linalg.solve(H + (damping[a] * size)[:, None, None] * eye, g[..., None])[..., 0]
         step *= np.minimum(1.0, 3.0 / np.maximum(np.abs(step).max(1), 1e-300))[:, None]
         trial = theta[a]
@@ -95,5 +99,5 @@ def _newton(
         idle[a] = np.where(np.abs(gain) <= 1e-14 * value[a], idle[a] + 1, 0)
         done[a] = flat | (idle[a] > 2) | (damping[a] >= 1e12)
     rest = np.abs(gradient[:, moving]).max(1)
-    size = np.abs(hessian[:, moving, moving]).max(1) + 1e-300
+    size = np.maximum(np.abs(hessian[:, moving, moving]).max(1), SMALLEST * stiffness)
     return theta, value, done & (rest <= 1e-6 * np.sqrt(value * size))

@@ -193,8 +193,11 @@ def _prediction_error(
         if error == 0:
             continue
         h = 1e-4 * error
-        up, down = (result.law.predict({**result.params, name: result.params[name] + s * h}, x, group) for s in (1, -1))
-        slope[:, j] = (up - down) / (2 * h)
+        with np.errstate(over="ignore", invalid="ignore"):  # a law that identifies nothing may predict anything
+            up, down = (
+                result.law.predict({**result.params, name: result.params[name] + s * h}, x, group) for s in (1, -1)
+            )
+            slope[:, j] = (up - down) / (2 * h)
     if result.loss != "linear":
         slope /= predicted[:, None]
     return np.sqrt(np.maximum(np.einsum("ki,ij,kj->k", slope, matrix, slope), 0.0))

@@ -19,8 +19,8 @@ from jaxtyping import Float, Int
 from llmprobe.laws import PowerLawSum
 
 Loss = Literal["log", "linear", "huber"]
-NOTHING = -300.0
-"""Log of an amplitude that is zero: −∞ would make 0·∞, and exp(±300) can still be squared."""
+NOTHING = -150.0
+"""Log of an amplitude that is zero: −∞ would make 0·∞, and the fourth power of exp(±150) is still a number."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ class Problem:
         """Parameters in the user's units, shape [..., p]."""
         exponent = np.where(self.is_amplitude, 0.0, theta / self.stretch)
         moved = self.shift * np.where(self.partner >= 0, exponent[..., self.partner], 0.0)
-        size = np.exp(theta + moved) * self.y_unit
+        size = np.exp(np.minimum(theta + moved, 600.0)) * self.y_unit
         return np.where(self.is_amplitude, np.where(theta <= NOTHING, 0.0, size), exponent)
 
     def jacobian_of_params(self, theta: np.ndarray) -> np.ndarray:

@@ -13,14 +13,18 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize, nnls
 
+from llmprobe.batch import refit
 from llmprobe.objective import NOTHING, Problem
 
 ONE_X = (0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.2, 1.8, 2.7, 4.0, -0.1, -0.5, -1.5, -3.0)
-SEVERAL_X = (0.2, 0.35, 0.5, 0.8)
-SEVERAL_WIDE = (0.1, 0.3, 0.8, 2.0)
-TRIES = 4
+SEVERAL_X = (0.1, 0.2, 0.3, 0.5, 0.8, 2.0)
+MANY_X = (0.1, 0.3, 0.8, 2.0)
+FIRST, SHORT, TRIES = 24, 25, 3
+"""Starts of the grid that are run, for how many steps, and how many of those are followed to the end."""
 LARGEST_EXPONENT = 12.0
 TRUST_REGION: Any = {"gtol": 1e-9, "maxiter": 300, "initial_trust_radius": 0.5, "max_trust_radius": 20.0}
+EXACT = 1e-24
+"""Loss per unit weight at which the law goes through the points to rounding."""
 GONE = 1e-3
 """A term that adds less than this share of y everywhere is tried without."""
 
@@ -59,7 +63,7 @@ def _settle(problem: Problem, start: np.ndarray, free: np.ndarray) -> Solution:
         free = free.copy()
         free[list(bounded)] = False
         theta[list(bounded)] = (np.sign(theta) * limit)[list(bounded)]
-        theta, value, converged = polish(problem, theta, free)
+        theta, value, converged = polish(problem, _project(problem, theta), free)
     zero: list[int] = []
     for j in _faint(problem, theta, free):
         without = theta.copy()
@@ -97,17 +101,21 @@ def polish(problem: Problem, start: np.ndarray, free: np.ndarray) -> tuple[np.nd
 
     functions: Any = {"fun": lambda t: at(t)[0], "jac": lambda t: at(t)[1], "hess": lambda t: at(t)[2]}
     point = start[free]
+    exact = EXACT * float(problem.weights.sum()) * (problem.delta**2 if problem.loss == "huber" else 1.0)
     for _ in range(3):  # the tolerance is relative to the loss, which the first round finds
         scale = max(at(point)[0] * scale, 1e-280)
         found = minimize(x0=point, method="trust-exact", options=TRUST_REGION, **functions)
         gain = at(point)[0] - found.fun
         if found.fun <= at(point)[0]:
             point = found.x
-        if gain < 1e-6:
+        if gain < 1e-6 or found.fun * scale < exact:
             break
+    if at(point)[0] * scale >= exact and not _at_rest(*at(point)):
+        theta[free] = point
+        point = refit(problem, theta[None], free).theta[0][free]
     value, gradient, hessian = at(point)
     theta[free] = point
-    return theta, value * scale, _at_rest(value, gradient, hessian)
+    return theta, value * scale, value * scale < exact or _at_rest(value, gradient, hessian)
 
 
 def _at_rest(value: float, gradient: np.ndarray, hessian: np.ndarray) -> bool:
@@ -137,29 +145,47 @@ def _alone(problem: Problem, j: int, theta: np.ndarray) -> list[int]:
 
 
 def _starts(problem: Problem) -> list[np.ndarray]:
-    """The best few of a grid of exponents, amplitudes by NNLS; exponents of a group start alike."""
+    """The best few of a grid of exponents, amplitudes by NNLS."""
     exponents = np.flatnonzero(~problem.is_amplitude)
     families = _families(problem, exponents)
-    if len(families) == 1:
-        grid: tuple[tuple[float, ...], ...] = (ONE_X,)
-    elif len(families) == 2:
-        grid = (tuple(sorted(set(SEVERAL_X + SEVERAL_WIDE))),) * 2
-    else:
-        grid = (SEVERAL_WIDE,) * len(families)
-    found: list[tuple[float, np.ndarray]] = []
-    for values in itertools.product(*grid):
+    values = ONE_X if len(families) == 1 else SEVERAL_X if len(families) == 2 else MANY_X
+    found = []
+    for point in itertools.product(values, repeat=len(families)):
         theta = problem.start.copy()
-        for family, value in zip(families, values, strict=True):
+        for family, value in zip(families, point, strict=True):
             theta[family] = value * problem.stretch[family]
-        theta = np.where(np.isnan(problem.start), theta, problem.start)
-        theta = _project(problem, theta)
-        found.append((float(problem.value(theta)), theta))
+        found.append(_try(problem, theta))
     found.sort(key=lambda pair: pair[0])
+    if len(exponents) > len(families):
+        found.insert(0, _one_by_one(problem, found[0][1], exponents))
+    first = np.array([theta for _, theta in found[:FIRST]])
+    # a short run of all of them shows which lead deepest
+    run = refit(problem, first, np.isnan(problem.start), rounds=SHORT)
+    sane = (np.abs(run.theta) <= LARGEST_EXPONENT * problem.stretch)[:, ~problem.is_amplitude].all(1)
     chosen: list[np.ndarray] = []
-    for _, theta in found:
-        if all(np.abs(theta - other).max() > 1e-9 for other in chosen):
-            chosen.append(theta)
+    for i in np.lexsort((run.value, ~sane)):
+        if all(np.abs(run.theta[i] - other).max() > 1e-3 for other in chosen):
+            chosen.append(run.theta[i])
     return chosen[:TRIES]
+
+
+def _one_by_one(problem: Problem, theta: np.ndarray, exponents: np.ndarray) -> tuple[float, np.ndarray]:
+    """Exponents of single groups moved over the grid in turn, from where all groups are alike."""
+    best = float(problem.value(theta))
+    for e in np.tile(exponents, 2):
+        for value in ONE_X:
+            moved = theta.copy()
+            moved[e] = value * problem.stretch[e]
+            found, projected = _try(problem, moved)
+            if found < best:
+                best, theta = found, projected
+    return best, theta
+
+
+def _try(problem: Problem, theta: np.ndarray) -> tuple[float, np.ndarray]:
+    """Loss and θ with parameters that are held as they are and amplitudes by NNLS."""
+    theta = _project(problem, np.where(np.isnan(problem.start), theta, problem.start))
+    return float(problem.value(theta)), theta
 
 
 def _families(problem: Problem, exponents: np.ndarray) -> list[list[int]]:
