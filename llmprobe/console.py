@@ -9,11 +9,12 @@ import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from llmprobe.errors import ProbeError
 
 
+@runtime_checkable
 class Command(Protocol):
     """A frozen dataclass whose fields are the options and whose `run` does the work."""
 

@@ -113,6 +113,10 @@ def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> 
             f"{source} does not load as a language model: {first}",
             expected="a causal model with config.json, weights and tokenizer that transformers knows",
         ) from error
+    if len(tokenizer("the quick brown fox", add_special_tokens=False)["input_ids"]) == 0:
+        raise SourceError(  # transformers makes an empty tokenizer where files are missing
+            f"{source} has no tokenizer that splits text", fix="save its tokenizer beside the weights"
+        )
     if not spread:
         torch.nn.Module.to(model, place)
     tokenizer.model_max_length = int(1e30)  # windows are cut here, so its warning about length would mislead

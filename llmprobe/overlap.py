@@ -219,7 +219,7 @@ def _valid(W: Tensor, drop_zero_rows: bool) -> Tensor:
         raise TensorError(
             f"a {W.dtype} tensor of shape {tuple(W.shape)}", expected="a float matrix [n, m] with n ≥ 2 rows"
         )
-    peaks = torch.cat([block.abs().amax(dim=1) for block in W.split(BLOCK)])
+    peaks = torch.cat([block.to(torch.float32).abs().amax(dim=1) for block in W.split(BLOCK)])
     broken = (~torch.isfinite(peaks)).nonzero()[:, 0]
     if len(broken):
         raise TensorError(

@@ -27,6 +27,7 @@ EMBEDDINGS = (  # where input and output embeddings are tied, only the input sid
     "transformer.word_embeddings.weight",
     "word_embeddings.weight",
     "backbone.embeddings.weight",
+    "gpt_neox.embed_in.weight",
 )
 NAMES = HEADS + EMBEDDINGS
 FINAL_NORMS = (

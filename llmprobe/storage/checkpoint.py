@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from llmprobe.errors import SourceError
 from llmprobe.storage.files import ByteSource, FileTree, LocalTree
@@ -26,6 +26,7 @@ LAYOUTS = (
 FORMATS: dict[str, type[SafetensorsFile | TorchZipFile]] = {".safetensors": SafetensorsFile, ".bin": TorchZipFile}
 
 
+@runtime_checkable
 class Checkpoint(Protocol):
     """Tensors by name.
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from llmprobe.errors import SourceError
 
 
+@runtime_checkable
 class ByteSource(Protocol):
     """One file, read by ranges.
 
@@ -31,6 +32,7 @@ class ByteSource(Protocol):
         ...
 
 
+@runtime_checkable
 class FileTree(Protocol):
     """The files of one checkpoint.
 

@@ -63,7 +63,7 @@ class GgufFile:
         try:
             for i in range(0, len(data), ROWS):
                 block = dequantize(data[i : i + ROWS], tensor.tensor_type)
-                values[i : i + ROWS] = torch.from_numpy(np.ascontiguousarray(block, dtype=np.float32))
+                values[i : i + ROWS] = torch.from_numpy(np.array(block, dtype=np.float32))
         except (NotImplementedError, ValueError) as error:
             raise SourceError(f"{name} in {self.path} is quantised as {kind}, which cannot be read: {error}") from error
         return StoredTensor(name, values, kind, hashlib.sha256(data.data).hexdigest())
