@@ -122,6 +122,15 @@ def find_member(families: Mapping[str, Family], source: str) -> tuple[Family, Me
     return None
 
 
+def columns(families: Mapping[str, Family], source: str) -> dict[str, Any]:
+    """What observations of a source say of it: ``family``, ``depth`` and ``n_params``; nothing if it is unknown."""
+    found = find_member(families, source)
+    if found is None:
+        return {}
+    family, member = found
+    return {"family": family.name, "depth": member.layers, "n_params": member.params}
+
+
 def vocabulary(family: Family, member: Member) -> int | None:
     """Rows of the unembedding that stand for a token; the rest is padding."""
     return member.vocabulary or family.vocabulary

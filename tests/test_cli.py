@@ -50,6 +50,17 @@ def test_overlap_keys(capsys: pytest.CaptureFixture[str], model_folder: str, tmp
     assert [r["n"] for r in two] == [40, 40]
 
 
+def test_overlap_of_a_users_family(capsys: pytest.CaptureFixture[str], model_folder: str, tmp_path: Path) -> None:
+    toml = tmp_path / "mine.toml"
+    toml.write_text(f'[mine]\nvocabulary = 90\nmembers = [{{ id = "{model_folder}", m = 32, layers = 2 }}]\n')
+    store = str(tmp_path / "o.jsonl")
+    (row,) = run_json(capsys, "overlap", model_folder, "--toml", str(toml), "--drop-padding", "--store", store)
+    assert row["n"] == 90
+    assert {(r.family, r.depth) for r in ObservationStore(store)} == {("mine", 2)}
+    assert main(["overlap", model_folder, "--drop-padding"]) == 2
+    assert "in no family table" in capsys.readouterr().err
+
+
 def test_loss_keys(capsys: pytest.CaptureFixture[str], model_folder: str, tmp_path: Path) -> None:
     text = tmp_path / "t.txt"
     text.write_text("the cat sat on the mat. " * 20)

@@ -30,6 +30,8 @@ class Loss:
     """auto, cpu, cuda or mps."""
     batch_tokens: int | None = None
     """Tokens per forward pass; the default fits the device."""
+    toml: tuple[str, ...] = ()
+    """Files of your own families."""
     store: str | None = None
     """Append the observations to this JSONL file."""
     json: bool = False
@@ -68,10 +70,13 @@ class Loss:
             progress=True,
         )
         if self.store:
+            from llmprobe.families import columns, load_families
             from llmprobe.measure import loss_observations
             from llmprobe.observations import ObservationStore
 
-            ObservationStore(self.store).append(*loss_observations("loss", result, m=model.width))
+            ObservationStore(self.store).append(
+                *loss_observations("loss", result, m=model.width, **columns(load_families(*self.toml), source))
+            )
         return result.summary()
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
 from llmprobe import console
+
+if TYPE_CHECKING:
+    from llmprobe.families import Family, Member
 
 
 @dataclass(frozen=True)
@@ -29,11 +32,15 @@ class Overlap:
     tensor: str | None = None
     """Name of the unembedding, for a model that calls it something unusual."""
     vocabulary: int | None = None
-    """Use only the first rows, this many: leaves out padding below the tokenizer's vocabulary."""
+    """Use only the first rows, this many."""
+    drop_padding: bool = False
+    """Leave out the rows below the tokenizer's vocabulary, as the family table gives it."""
     fold_gain: bool = False
     """Multiply by the final norm's gain first."""
     drop_zero_rows: bool = False
     """Leave out rows of norm zero instead of refusing them."""
+    toml: tuple[str, ...] = ()
+    """Files of your own families."""
     store: str | None = None
     """Append the observations to this JSONL file."""
     json: bool = False
@@ -53,11 +60,16 @@ class Overlap:
                 _show(row)
 
     def _measure(self, source: str) -> dict[str, Any]:
+        from llmprobe.families import columns, find_member, load_families
         from llmprobe.overlap import overlap_statistics
         from llmprobe.unembedding import read_unembedding
 
+        families = load_families(*self.toml)
+        known = find_member(families, source)
+        rows = self._vocabulary(source, known) if self.drop_padding else self.vocabulary
+        tensor = self.tensor or (known[1].tensor if known else None)
         started = time.perf_counter()
-        matrix = read_unembedding(source, tensor=self.tensor, rows=self.vocabulary, fold_gain=self.fold_gain)
+        matrix = read_unembedding(source, tensor=tensor, rows=rows, fold_gain=self.fold_gain)
         statistics = overlap_statistics(
             matrix.W,
             method=self.method,
@@ -71,9 +83,23 @@ class Overlap:
             from llmprobe.measure import overlap_observations
             from llmprobe.observations import ObservationStore
 
-            ObservationStore(self.store).append(*overlap_observations("overlap", matrix, statistics))
+            ObservationStore(self.store).append(
+                *overlap_observations("overlap", matrix, statistics, **columns(families, source))
+            )
         about = {key: getattr(matrix, key) for key in ("source", "revision", "tensor", "dtype", "tied", "bytes_read")}
         return {**about, **asdict(statistics), "seconds": seconds}
+
+    def _vocabulary(self, source: str, known: tuple[Family, Member] | None) -> int:
+        from llmprobe.errors import ConfigError
+        from llmprobe.families import vocabulary
+
+        size = vocabulary(*known) if known else None
+        if size is None:
+            raise ConfigError(
+                f"the vocabulary of {source} is in no family table",
+                fix="give it with --vocabulary, or add it by --toml",
+            )
+        return size
 
 
 def _show(row: dict[str, Any]) -> None:
