@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.special import chdtrc
 
 from llmprobe.result import FitResult
 
 HALF_DECADE = 0.5
 FEW_DOF = 4
+MANY = 15
+"""Points from which uneven scatter is looked for."""
+RARE = 3e-3
+"""Chance of calling even scatter uneven."""
 
 
 def complaints(result: FitResult) -> tuple[str, ...]:
     """All warnings of a fit."""
-    return (*_optimum(result), *_data(result), *_identification(result), *_groups(result))
+    return (*_optimum(result), *_data(result), *_identification(result), *_groups(result), *_scatter(result))
 
 
 def _optimum(result: FitResult) -> list[str]:
@@ -81,4 +86,22 @@ def _groups(result: FitResult) -> list[str]:
         return []
     return [
         f"One point only in {', '.join(single)}: its own parameters fit it exactly and it says nothing of the rest."
+    ]
+
+
+def _scatter(result: FitResult) -> list[str]:
+    """Koenker's (1981) form of the Breusch-Pagan test: squared residuals regressed on log x."""
+    n = result.n_points
+    if result.covariance.errors == "sandwich" or n < MANY or result.solution.value == 0:
+        return []
+    logs = np.log(np.stack(list(result.data.x.values()), axis=1))
+    X = np.column_stack([np.ones(n), logs - logs.mean(0)])
+    square = result.problem.weights * result.residuals**2
+    left = square - X @ np.linalg.lstsq(X, square, rcond=None)[0]
+    statistic = n * (1 - np.sum(left**2) / np.sum((square - square.mean()) ** 2))
+    if chdtrc(logs.shape[1], max(float(statistic), 0.0)) > RARE:
+        return []
+    return [
+        "The scatter about the law changes with x: weight the points (sigma), or take sandwich errors or a bootstrap "
+        "of points; the errors given are likely too small or too large."
     ]

@@ -93,7 +93,7 @@ def leave_one_out(result: FitResult) -> Prediction:
     return Prediction(rows, *_errors(result, result.data.y[rows], predicted))
 
 
-def extrapolate(result: FitResult, x: str | None = None, beyond: float | None = None) -> Extrapolation:
+def extrapolate(result: FitResult, x: str | None = None, beyond: float | int | None = None) -> Extrapolation:
     """Fit small x, predict large.
 
     Parameters

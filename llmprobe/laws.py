@@ -45,7 +45,7 @@ class PowerLawSum:
     offset: Offset = "none"
     exponents: Share = "shared"
     amplitudes: Share = "shared"
-    fixed: Mapping[str, float] = field(default_factory=dict)
+    fixed: Mapping[str, float | int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "x", tuple(self.x))
@@ -87,7 +87,7 @@ class PowerLawSum:
 
     def predict(
         self,
-        params: Mapping[str, float],
+        params: Mapping[str, float | int],
         x: Mapping[str, ArrayLike] | ArrayLike,
         group: ArrayLike | None = None,
     ) -> np.ndarray:

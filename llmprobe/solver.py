@@ -103,7 +103,7 @@ def polish(problem: Problem, start: np.ndarray, free: np.ndarray) -> tuple[np.nd
     point = start[free]
     exact = EXACT * float(problem.weights.sum()) * (problem.delta**2 if problem.loss == "huber" else 1.0)
     for _ in range(3):  # the tolerance is relative to the loss, which the first round finds
-        scale = max(at(point)[0] * scale, 1e-280)
+        scale = max(at(point)[0] * scale, exact)
         found = minimize(x0=point, method="trust-exact", options=TRUST_REGION, **functions)
         gain = at(point)[0] - found.fun
         if found.fun <= at(point)[0]:

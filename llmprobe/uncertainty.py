@@ -57,7 +57,7 @@ def covariance(problem: Problem, solution: Solution, errors: Errors) -> Covarian
     """Covariance at an optimum: inverse curvature × variance of the score × inverse curvature.
 
     ``jacobian`` takes both to be alike for all points (up to their weights); ``sandwich`` takes each point's own
-    score (HC2, MacKinnon and White 1985) and, for Huber's loss, each point's own curvature (Powell 1991).
+    score (HC3, MacKinnon and White 1985) and, for Huber's loss, each point's own curvature (Powell 1991).
     """
     J, columns = amplitude_jacobian(problem, solution)
     p, free = len(problem.names), np.isnan(problem.start)
@@ -81,7 +81,7 @@ def covariance(problem: Problem, solution: Solution, errors: Errors) -> Covarian
             leverage = np.minimum((U[:, keep] ** 2).sum(1), 1 - 1e-9)
             curved = Vt[keep] @ ((X * slopes[:, None]).T @ X) @ Vt[keep].T
             bread = Vt[keep].T @ np.linalg.pinv(curved, rcond=SINGULAR**2, hermitian=True) @ Vt[keep]
-            inner = bread @ ((X * (w * psi**2 / (1 - leverage))[:, None]).T @ X) @ bread
+            inner = bread @ ((X * (w * psi**2 / (1 - leverage) ** 2)[:, None]).T @ X) @ bread
         with np.errstate(invalid="ignore", divide="ignore"):
             calibration[columns] = np.diag(inner) / np.diag(bread)
         inner = inner / np.outer(size, size)

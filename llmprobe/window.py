@@ -117,7 +117,8 @@ def choose_window(
     FitError
         No stretch qualifies, or values that are not positive.
     """
-    u, v = _logs(x, y)
+    xs, ys = _sorted(x, y)
+    u, v = np.log(xs), np.log(ys)
     k = len(u)
     first, last = np.triu_indices(k, 1)
     # sums over any stretch by differences of running sums; centred, or the fourth powers lose digits
@@ -160,14 +161,14 @@ def choose_window(
         f"the longest stretch (at least {min_points} points, {min_decades:g} decades) whose local exponent changes by "
         f"less than {tolerance:.0%} end to end, or by less than two standard errors"
     )
-    return Window(float(np.exp(u[i])), float(np.exp(u[j])), int(s0[pick[best]]), rule, float(bend[best]))
+    return Window(float(xs[i]), float(xs[j]), int(s0[pick[best]]), rule, float(bend[best]))
 
 
 def fit_window(
     x: ArrayLike,
     y: ArrayLike,
-    lo: float | None = None,
-    hi: float | None = None,
+    lo: float | int | None = None,
+    hi: float | int | None = None,
     *,
     law: PowerLawSum | None = None,
     per_decade: int | None = PER_DECADE,
@@ -204,25 +205,25 @@ def fit_window(
         raise FitError(f"a window of {law.formula}", expected="a law of one x without groups")
     if (lo is None) != (hi is None):
         raise FitError("one end of a window", expected="both ends, or none to have it chosen")
-    u, v = _logs(x, y)
+    xs, ys = _sorted(x, y)
     errors = None if sigma is None else numbers("sigma", sigma)[np.argsort(numbers("x", x), kind="stable")]
     if per_decade is not None:
-        few = _thinned(u, per_decade)
-        u, v, errors = u[few], v[few], None if errors is None else errors[few]
+        few = _thinned(np.log(xs), per_decade)
+        xs, ys, errors = xs[few], ys[few], None if errors is None else errors[few]
     if lo is None or hi is None:
-        window = choose_window(np.exp(u), np.exp(v), tolerance=tolerance)
+        window = choose_window(xs, ys, tolerance=tolerance)
     else:
-        inside = _inside(u, lo, hi)
-        window = Window(float(lo), float(hi), int(inside.sum()), "given")
+        lo, hi = float(lo), float(hi)
+        window = Window(lo, hi, int(_inside(xs, lo, hi).sum()), "given")
 
     def within(low: float, high: float) -> FitResult:
-        keep = _inside(u, low, high)
+        keep = _inside(xs, low, high)
         weights = None if errors is None else errors[keep]
-        return fit(law, np.exp(u[keep]), np.exp(v[keep]), sigma=weights, loss=loss, delta=delta)
+        return fit(law, xs[keep], ys[keep], sigma=weights, loss=loss, delta=delta)
 
     name = f"alpha_{law.x[0]}"
     rows = []
-    for low, high in _near(u, window.lo, window.hi):
+    for low, high in _near(np.log(xs), window.lo, window.hi):
         try:
             other = within(low, high)
         except FitError:
@@ -266,12 +267,12 @@ def _near(u: np.ndarray, lo: float, hi: float) -> list[tuple[float, float]]:
     return [(float(np.exp(p)), float(np.exp(q))) for p, q in unique]
 
 
-def _inside(u: np.ndarray, lo: float, hi: float) -> np.ndarray:
-    return (u >= np.log(lo) - 1e-9) & (u <= np.log(hi) + 1e-9)
+def _inside(xs: np.ndarray, lo: float, hi: float) -> np.ndarray:
+    return (xs >= lo * (1 - 1e-9)) & (xs <= hi * (1 + 1e-9))
 
 
-def _logs(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
-    """log x and log y, sorted by x."""
+def _sorted(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Positive x and y, sorted by x."""
     columns = as_columns(PowerLawSum(("x",)), x)
     values = numbers("y", y)
     if values.shape != columns["x"].shape:
@@ -279,4 +280,4 @@ def _logs(x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     if not (np.isfinite(values) & (values > 0)).all():
         raise FitError("a y that is not a positive number", expected="y > 0, as log y is taken")
     order = np.argsort(columns["x"], kind="stable")
-    return np.log(columns["x"][order]), np.log(values[order])
+    return columns["x"][order], values[order]
