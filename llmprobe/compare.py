@@ -118,7 +118,8 @@ def curves(question: Question, frame: pd.DataFrame) -> Iterator[tuple[str, pd.Da
     differing = [column for column in columns if rows[column].nunique(dropna=False) > 1] or columns[:1]
     for values, curve in rows.groupby(columns, dropna=False, sort=True):
         at = dict(zip(columns, values, strict=True))
-        yield ", ".join(_setting(column, at[column]) for column in differing), curve
+        name = ", ".join(_setting(column, at[column]) for column in differing)
+        yield f"{name}, published overlaps" if question.source_kind == "published" else name, curve
 
 
 KIND_NAMES = {"toy": "toy", "llm": "language models, measured here", "published": "language models, published overlaps"}

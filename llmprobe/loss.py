@@ -129,7 +129,7 @@ def evaluate_loss(
     windows = list(cut_windows(corpus, model.tokenizer, context=context, prefix=prefix, max_tokens=max_tokens))
     if not windows:
         raise CorpusError(f"{corpus.name} holds no token that can be scored", expected="at least two tokens of text")
-    rows = model.model.get_input_embeddings().num_embeddings
+    rows = len(next(model.model.get_input_embeddings().parameters()))
     if (largest := max(max(window.tokens) for window in windows)) >= rows:
         raise CorpusError(
             f"the tokenizer of {model.source} gives token {largest}, and the model has {rows}",

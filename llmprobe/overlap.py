@@ -186,13 +186,16 @@ class _Rows:
     def __init__(self, W: Tensor) -> None:
         self.W = W
         self.n, self.m = W.shape
-        self.dtype = torch.float64 if W.dtype == torch.float64 else torch.float32
+        self.dtype = _working(W.dtype)
         total = torch.zeros(self.m, dtype=torch.float64, device=W.device)
         for _, block in self.blocks():
             total += block.double().sum(0)
         self.mean = (total / self.n).to(self.dtype)
-        self.norms = torch.cat([_norms(block) for _, block in self.blocks()])
-        centred = torch.cat([_norms(block - self.mean) for _, block in self.blocks()])
+        # Written in place: small results kept between large temporaries would pin the heap's pages.
+        self.norms, centred = torch.empty(2, self.n, dtype=torch.float64, device=W.device)
+        for where, block in self.blocks():
+            self.norms[where] = _norms(block)
+            centred[where] = _norms(block - self.mean)
         degenerate = centred <= 8 * torch.finfo(self.dtype).eps * self.norms
         self.inverse = (1 / self.norms).to(self.dtype)
         self.centred_scale = (self.norms / centred.masked_fill(degenerate, math.nan)).to(self.dtype)
@@ -210,6 +213,10 @@ class _Rows:
         return h, torch.mv(x, self.mean) + 0.5 * h * self.mean.dot(self.mean)
 
 
+def _working(stored: torch.dtype) -> torch.dtype:
+    return torch.float64 if stored == torch.float64 else torch.float32
+
+
 def _norms(block: Tensor) -> Tensor:
     return torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
 
@@ -219,7 +226,9 @@ def _valid(W: Tensor, drop_zero_rows: bool) -> Tensor:
         raise TensorError(
             f"a {W.dtype} tensor of shape {tuple(W.shape)}", expected="a float matrix [n, m] with n ≥ 2 rows"
         )
-    peaks = torch.cat([block.to(torch.float32).abs().amax(dim=1) for block in W.split(BLOCK)])
+    peaks = torch.empty(len(W), dtype=_working(W.dtype), device=W.device)
+    for i in range(0, len(W), BLOCK):
+        peaks[i : i + BLOCK] = W[i : i + BLOCK].to(peaks.dtype).abs().amax(dim=1)
     broken = (~torch.isfinite(peaks)).nonzero()[:, 0]
     if len(broken):
         raise TensorError(

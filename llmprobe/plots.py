@@ -87,14 +87,14 @@ def forest(found: Sequence[Exponent], quantity: str = "loss vs width") -> Figure
         axes = figure.subplots()
         for y, row in enumerate(reversed(rows)):
             colour = KIND_COLOURS[row.kind]
-            low, high = (v if math.isfinite(v) else row.value for v in row.ci95)
-            axes.plot([low, high], [y, y], color=colour, lw=2, solid_capstyle="butt")
+            if all(math.isfinite(limit) for limit in row.ci95):
+                axes.plot(row.ci95, [y, y], color=colour, lw=2, solid_capstyle="butt")
             text = f"{row.name}: {_pm(row.value, row.stderr)}"
             axes.plot([row.value], [y], color=colour, marker=MARKERS[row.kind], ms=6, gid=_label(text))
         axes.axvline(1, color=INK, lw=0.8, ls=":")
         axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlabel("exponent of loss in width (dotted: 1, what strong superposition predicts)")
+        axes.set_xlabel("exponent of loss in width (dotted: 1)")
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         return figure

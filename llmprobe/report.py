@@ -131,7 +131,8 @@ def _page(frame: pd.DataFrame, found: Sequence[Exponent], figures: dict[str, plo
             page.figure(
                 images["regime"],
                 "Superposition coordinate (φ − m/n)/(1 − m/n), where φ is the share of rows that are represented: "
-                "norm above 1/2 for toys, above half the median for language models.",
+                "norm above 1/2 for toys, above half the median for language models. The norms of a language model's "
+                "rows are much alike, so its coordinate alone says little: its overlap relative to 1/m says more.",
             ),
         )
     )
