@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -13,7 +20,7 @@ import torch
 from llmprobe.errors import ConfigError
 from llmprobe.observations import ObservationStore
 from toymodels.presets import SuperpositionConfig
-from toymodels.sweep import executor, sweep, trained_arrays
+from toymodels.sweep import Processes, executor, sweep, trained_arrays
 
 TINY = SuperpositionConfig(n=60, m=5, batch=128, steps=200, seed=3)
 GRID = [dataclasses.replace(TINY, m=m, weight_decay=g) for g in (-1.0, 0.3) for m in (4, 8)]
@@ -66,6 +73,79 @@ def test_processes_give_the_same_bits(serial, tmp_path) -> None:
     assert (trained_arrays(store, GRID[3])["W"] == trained_arrays(serial, GRID[3])["W"]).all()
 
 
+def test_a_killed_process_loses_nothing(serial, tmp_path) -> None:
+    store = ObservationStore(tmp_path / "o.jsonl")
+    with Processes(2) as pool:
+        victim = pool.submit(os.getpid).result()
+        killer = threading.Thread(target=kill_when_busy, args=(victim, pool))
+        killer.start()
+        sweep(GRID, store, pool, progress=False)
+        killer.join()
+        assert pool.submit(os.getpid).result() != victim
+    assert values(store) == values(serial)
+
+
+def kill_when_busy(victim: int, pool: Processes) -> None:
+    while pool.steps.value == 0:
+        time.sleep(0.01)
+    os.kill(victim, signal.SIGKILL)
+
+
+def test_workers_that_keep_dying_are_an_error(tmp_path) -> None:
+    class Broken(Executor):
+        def submit(self, fn, /, *args, **kwargs):
+            future: Future = Future()
+            future.set_exception(BrokenProcessPool("gone"))
+            return future
+
+    with pytest.raises(ConfigError, match="died 3 times"):
+        sweep(GRID[:1], None, Broken(), progress=False)
+
+
+def test_a_dask_worker_killed_in_the_middle_loses_nothing(serial, tmp_path) -> None:
+    """A scheduler and two workers on loopback, one killed with -9 while it trains: the same observations."""
+    store = ObservationStore(tmp_path / "o.jsonl")
+    with dask_cluster(tmp_path, workers=2) as (address, processes), executor(cluster=address) as pool:
+        killer = threading.Thread(target=kill_after_a_first_result, args=(processes[0], store))
+        killer.start()
+        sweep(GRID, store, pool, progress=False)
+        killer.join()
+        assert processes[0].wait() == -signal.SIGKILL
+    assert values(store) == values(serial)
+
+
+def kill_after_a_first_result(victim: subprocess.Popen, store: ObservationStore) -> None:
+    while not store.path.exists():
+        time.sleep(0.01)
+    victim.kill()
+
+
+@contextmanager
+def dask_cluster(folder, workers: int):
+    """The address of a scheduler, and its worker processes, started as a user would by hand."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DASK_DISTRIBUTED__WORKER__DAEMON": "False"}
+    options = {"cwd": folder, "env": environment, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "dask"]
+    file = folder / "scheduler.json"
+    scheduler = subprocess.Popen(
+        [*dask, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard", "--scheduler-file", str(file)],
+        **options,
+    )
+    arguments = ["--scheduler-file", str(file), "--nthreads", "1", "--no-nanny", "--no-dashboard"]
+    found = []
+    try:
+        deadline = time.monotonic() + 30
+        while not file.exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        address = json.loads(file.read_text())["address"]
+        found = [subprocess.Popen([*dask, "worker", *arguments], **options) for _ in range(workers)]
+        yield address, found
+    finally:
+        for process in [*found, scheduler]:
+            process.kill()
+            process.wait()
+
+
 def test_no_scheduler_at_the_address() -> None:
     with pytest.raises(ConfigError, match="no dask scheduler"), executor(cluster="not an address"):
         pass
@@ -96,6 +176,7 @@ BAD = {
     "width m = 70": ["--widths", "70"],
     "frequency law 'zipf'": ["--frequency-law", "zipf"],
     "activation density 50": ["--activation-density", "50"],
+    "do not fit in memory": ["--batch", "100000000000"],
     "preset 'huge'": ["--preset", "huge"],
     "device 'quantum'": ["--device", "quantum"],
     "no dask scheduler": ["--cluster", "nowhere"],

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from llmprobe.errors import ConfigError, ProbeError
+from llmprobe.errors import ConfigError
 from llmprobe.observations import Observation, ObservationStore
 from toymodels.presets import SuperpositionConfig
 from toymodels.training import METRICS, SuperpositionResult, observation, train
+
+ATTEMPTS = 3  # how often a run is handed out before workers that keep dying are an error
+GLANCE = 0.5  # seconds between two looks at the workers' progress
 
 
 def sweep(
@@ -71,24 +73,23 @@ def sweep(
             rows[index] = _row(config, [row for row in found if row is not None])
     missing = [index for index in range(len(configs)) if index not in rows]
     total = sum(configs[index].steps for index in missing)
-    with tqdm(total=total, unit="step", desc=f"{study}: {len(missing)} runs", disable=not progress or not total) as bar:
-        for done, (index, result) in enumerate(_results(configs, missing, store, pool, study, device), start=1):
+    with tqdm(total=total, unit="step", desc=study, smoothing=0.1, disable=not progress or not total) as bar:
+        work = _Work(configs, missing, None if store is None else store.path.parent, study, device, bar)
+        for done, (index, result) in enumerate(work.results(pool), start=1):
             if store is not None:
                 new = result.observations(study)
                 if keep_arrays:
                     arrays = {"W": result.W.numpy(), "b": result.b.numpy(), "losses": result.losses.numpy()}
                     store.save_arrays(new[0].key, arrays)
                 store.append(*new)
-                _checkpoint(store, configs[index], study).unlink(missing_ok=True)
             rows[index] = result.row()
-            bar.update(configs[index].steps)
             bar.set_postfix_str(f"{done}/{len(missing)} runs, last m={configs[index].m} loss {result.loss:.4g}")
     return [rows[index] for index in range(len(configs))]
 
 
 def trained_arrays(store: ObservationStore, config: SuperpositionConfig, study: str = "toymodels") -> dict[str, Any]:
     """W, b and losses kept by `sweep`; `StoreError` if there are none."""
-    return store.load_arrays(observation(config, study, METRICS[0]).key)
+    return store.load_arrays(_key(config, study))
 
 
 @contextmanager
@@ -104,14 +105,40 @@ def executor(workers: int = 1, cluster: str | None = None) -> Iterator[Executor 
         with _dask(cluster) as pool:
             yield pool
     elif workers > 1:
-        threads = max(1, (os.cpu_count() or 1) // workers)
-        context = multiprocessing.get_context("spawn")  # a forked torch may hang on its own threads
-        with ProcessPoolExecutor(
-            workers, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)
-        ) as pool:
+        with Processes(workers) as pool:
             yield pool
     else:
         yield None
+
+
+class Processes(Executor):
+    """A process pool that starts afresh when a worker has died; cores are shared out among its threads.
+
+    Attributes
+    ----------
+    steps
+        Steps that its workers have trained.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._context = multiprocessing.get_context("spawn")  # a forked torch may hang on its own threads
+        self.steps = self._context.Value("q", 0)
+        self._pool = self._new()
+
+    def _new(self) -> ProcessPoolExecutor:
+        threads = max(1, (os.cpu_count() or 1) // self.workers)
+        return ProcessPoolExecutor(self.workers, self._context, _start_worker, (threads, self.steps))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        try:
+            return self._pool.submit(fn, *args, **kwargs)
+        except BrokenExecutor:
+            self._pool = self._new()
+            return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
 
 
 @contextmanager
@@ -130,44 +157,85 @@ def _dask(address: str) -> Iterator[Executor]:
         yield client.get_executor()
 
 
-def _results(
-    configs: Sequence[SuperpositionConfig],
-    missing: Sequence[int],
-    store: ObservationStore | None,
-    pool: Executor | None,
-    study: str,
-    device: str,
-) -> Iterator[tuple[int, SuperpositionResult]]:
-    def arguments(index: int) -> tuple[SuperpositionConfig, str, Path | None]:
-        return configs[index], device, None if store is None else _checkpoint(store, configs[index], study)
+class _Work:
+    """The runs to train: handed out, handed out again when their worker dies, and counted."""
 
-    if pool is None:
-        for index in missing:
-            yield index, _work(*arguments(index))
-        return
-    # the longest runs first: widths differ in cost, and the last to start should be a short one
-    order = sorted(missing, key=lambda index: -configs[index].m * configs[index].steps)
-    waiting: dict[Future[SuperpositionResult], int] = {pool.submit(_work, *arguments(i)): i for i in order}
-    while waiting:
-        future = next(as_completed(waiting))
-        index = waiting.pop(future)
-        try:
-            result = future.result()
-        except ProbeError:
-            raise
-        except BrokenProcessPool as error:
-            raise ConfigError(
-                "a worker process died", fix="run the same command again: finished runs are kept, this one goes on"
-            ) from error
-        yield index, result
+    def __init__(
+        self,
+        configs: Sequence[SuperpositionConfig],
+        missing: Sequence[int],
+        folder: Path | None,
+        study: str,
+        device: str,
+        bar: Any,
+    ) -> None:
+        self.configs, self.missing, self.device, self.bar = configs, missing, device, bar
+        self.checkpoints = {
+            i: None if folder is None else folder / "checkpoints" / f"{_key(configs[i], study)}.safetensors"
+            for i in missing
+        }
+
+    def results(self, pool: Executor | None) -> Iterator[tuple[int, SuperpositionResult]]:
+        if pool is None:
+            for i in self.missing:
+                yield (
+                    i,
+                    train(self.configs[i], device=self.device, checkpoint=self.checkpoints[i], report=self.bar.update),
+                )
+            return
+        # the longest runs first: widths differ in cost, and the last to start should be a short one
+        order = sorted(self.missing, key=lambda i: -self.configs[i].m * self.configs[i].steps)
+        attempts = dict.fromkeys(order, 0)
+        waiting: dict[Future[SuperpositionResult], int] = {}
+        while order or waiting:
+            for i in order:
+                attempts[i] += 1
+                waiting[pool.submit(_work, self.configs[i], self.device, self.checkpoints[i])] = i
+            order = []
+            done, _ = wait(waiting, timeout=GLANCE, return_when=FIRST_COMPLETED)
+            for future in done:
+                i = waiting.pop(future)
+                try:
+                    yield i, future.result()
+                    self._count(pool, self.configs[i].steps)
+                except BrokenExecutor as error:
+                    if attempts[i] == ATTEMPTS:
+                        raise ConfigError(
+                            f"workers died {ATTEMPTS} times in a run of m = {self.configs[i].m}",
+                            fix="look for a lack of memory; the same command goes on from what is finished",
+                        ) from error
+                    order.append(i)
+            self._count(pool, 0)
+
+    def _count(self, pool: Executor, steps: int) -> None:
+        if isinstance(pool, Processes):
+            self.bar.n = min(pool.steps.value, self.bar.total)
+            self.bar.refresh()
+        else:
+            self.bar.update(steps)
+
+
+_STEPS: Any = None  # a worker process's share of `Processes.steps`
+
+
+def _start_worker(threads: int, steps: Any) -> None:
+    global _STEPS
+    torch.set_num_threads(threads)
+    _STEPS = steps
 
 
 def _work(config: SuperpositionConfig, device: str, checkpoint: Path | None) -> SuperpositionResult:
-    return train(config, device=device, checkpoint=checkpoint)
+    return train(config, device=device, checkpoint=checkpoint, report=_report)
 
 
-def _checkpoint(store: ObservationStore, config: SuperpositionConfig, study: str) -> Path:
-    return store.path.parent / "checkpoints" / f"{observation(config, study, METRICS[0]).key}.safetensors"
+def _report(steps: int) -> None:
+    if _STEPS is not None:
+        with _STEPS.get_lock():
+            _STEPS.value += steps
+
+
+def _key(config: SuperpositionConfig, study: str) -> str:
+    return observation(config, study, METRICS[0]).key
 
 
 def _row(config: SuperpositionConfig, found: Sequence[Observation]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,13 +23,12 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from llmprobe.errors import ConfigError, StoreError
 from llmprobe.observations import Observation, Provenance
 from llmprobe.overlap import second_moments
 from llmprobe.regime import represented_fraction
-from toymodels.features import Batch, Sampler, frequencies
+from toymodels.features import CHUNK_EVENTS, Batch, Sampler, frequencies
 from toymodels.optimizer import AdamW
 from toymodels.presets import SuperpositionConfig
 from toymodels.superposition import Gradient
@@ -154,7 +153,7 @@ def train_replicas(
     device: str = "auto",
     checkpoint: Path | None = None,
     block_bytes: int | None = None,
-    progress: bool = False,
+    report: Callable[[int], object] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> list[SuperpositionResult]:
     """Train models of equal shape and schedule side by side.
@@ -169,8 +168,8 @@ def train_replicas(
         File to keep the state in, and to go on from when it exists; removed at the end.
     block_bytes
         Size of the largest intermediate array; changes the result by rounding only.
-    progress
-        Show a progress bar on stderr.
+    report
+        Called now and then with the number of steps done since the last call.
 
     Raises
     ------
@@ -181,11 +180,12 @@ def train_replicas(
     """
     _check_shared(configs)
     place = choose_device(device)
+    _check_memory(configs, place)
     began = time.perf_counter()
     try:
         run = Run(configs, place, block_bytes, dtype)
         run.resume(checkpoint)
-        run.loop(checkpoint, progress)
+        run.loop(checkpoint, report)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _too_large(configs) from error
     except RuntimeError as error:
@@ -255,19 +255,18 @@ class Run:
             self.optimizer.step(grad.mul_(slope), c.peak_rate * share, c.peak_bias_rate * share)
             self.step += 1
 
-    def loop(self, checkpoint: Path | None, progress: bool) -> None:
+    def loop(self, checkpoint: Path | None, report: Callable[[int], object] | None) -> None:
         """Train to the end, chunk by chunk, looking for divergence and keeping checkpoints in between."""
-        steps, chunk = self.config.steps, self.sampler.steps
         began = saved = time.perf_counter()
-        with tqdm(total=steps, initial=self.step, desc=f"m={self.config.m}", unit="step", disable=not progress) as bar:
-            while self.step < steps:
-                first = self.step
-                self.advance(first + chunk)
-                bar.update(self.step - first)
-                self._check()
-                if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
-                    self.save(checkpoint, self.seconds + time.perf_counter() - began)
-                    saved = time.perf_counter()
+        while self.step < self.config.steps:
+            first = self.step
+            self.advance(first + self.sampler.steps)
+            self._check()
+            if report is not None:
+                report(self.step - first)
+            if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                self.save(checkpoint, self.seconds + time.perf_counter() - began)
+                saved = time.perf_counter()
 
     def _check(self) -> None:
         last = self.losses[:, self.step - 1]
@@ -346,6 +345,17 @@ def _check_shared(configs: Sequence[SuperpositionConfig]) -> None:
             expected=f"configurations that differ only in {', '.join(OWN_TO_REPLICAS)}",
             fix="train them in separate calls",
         )
+
+
+def _check_memory(configs: Sequence[SuperpositionConfig], device: torch.device) -> None:
+    """Refuse what cannot fit before a machine that over-promises memory is brought down by it."""
+    if device.type != "cpu":
+        return
+    c = configs[0]
+    events = max(CHUNK_EVENTS, c.batch) * sum(k.activation_density for k in configs)
+    numbers = 20 * events + len(configs) * (6 * c.n * (c.m + 1) + 4 * c.batch * (c.m + 1) + c.steps)
+    if 8 * numbers > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise _too_large(configs)
 
 
 def _too_large(configs: Sequence[SuperpositionConfig]) -> ConfigError:
