@@ -7,7 +7,6 @@ the estimate for the degrees of freedom that resampling ignores (Hesterberg 2015
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -72,7 +71,7 @@ class Bootstrap:
         """Interval of one parameter; an amplitude's is widened in its logarithm, an offset's ends at zero."""
         values, centre = self.samples[name], self.estimate[name]
         logarithm = name.startswith("A_") and centre > 0 and bool((values > 0).all())
-        low, high = _spread(values, centre, level, self.widening, logarithm)
+        low, high = widened(values, centre, level, self.widening, logarithm)
         return (max(0.0, low), high) if name.startswith("E") else (low, high)
 
     def to_dict(self) -> dict[str, Any]:
@@ -158,74 +157,6 @@ def bootstrap(
     )
 
 
-@dataclass(frozen=True)
-class Derived:
-    """A quantity computed from fitted parameters.
-
-    Attributes
-    ----------
-    value, stderr, ci95
-        By the delta method.
-    bootstrap_stderr, bootstrap_ci95
-        Over resamples; NaN without a bootstrap.
-    """
-
-    value: float
-    stderr: float
-    ci95: tuple[float, float]
-    bootstrap_stderr: float
-    bootstrap_ci95: tuple[float, float]
-
-
-def derived(
-    result: FitResult,
-    function: Callable[[Mapping[str, Any]], Any],
-    resamples: Bootstrap | None = None,
-    inputs: Mapping[str, tuple[float, float]] | None = None,
-) -> Derived:
-    """Error of a function of the parameters, such as α·k or the compute-optimal exponent β/(α + β).
-
-    Parameters
-    ----------
-    function
-        Takes the parameters by name, numbers or arrays of one length, and computes with them elementwise.
-    resamples
-        A bootstrap of the same fit.
-    inputs
-        Further independent quantities that the function takes: value and standard error, by name. In the bootstrap
-        they are drawn from a normal law.
-    """
-    inputs = dict(inputs or {})
-    names = [*result.params, *inputs]
-    centre = np.array([*result.params.values(), *(value for value, _ in inputs.values())])
-    p = len(result.params)
-    matrix = np.zeros((len(names), len(names)))
-    matrix[:p, :p] = result.covariance.matrix
-    matrix[range(p, len(names)), range(p, len(names))] = [error**2 for _, error in inputs.values()]
-    value = float(function(dict(zip(names, centre, strict=True))))
-    slope = np.zeros(len(names))
-    for j in range(len(names)):
-        error = np.sqrt(matrix[j, j])
-        if error == 0:
-            continue
-        h = 1e-4 * error if np.isfinite(error) else 1e-6 * max(abs(centre[j]), 1e-12)
-        up, down = (
-            function(dict(zip(names, centre + s * h * (np.arange(len(names)) == j), strict=True))) for s in (1, -1)
-        )
-        slope[j] = (float(up) - float(down)) / (2 * h)
-    used = np.abs(slope) > 0
-    stderr = float(np.sqrt(slope[used] @ matrix[np.ix_(used, used)] @ slope[used]))
-    t = float(stdtrit(result.covariance.dof, 0.975)) if result.covariance.dof > 0 else float("nan")
-    spread, interval = float("nan"), (float("nan"), float("nan"))
-    if resamples is not None:
-        rng = np.random.default_rng(resamples.seed + 1)
-        extra = {name: rng.normal(v, e, resamples.n) for name, (v, e) in inputs.items()}
-        values = np.asarray(function({**resamples.samples, **extra}), dtype=float)
-        spread = float(np.nanstd(values, ddof=1))
-        interval = _spread(values, value, 0.95, resamples.widening, logarithm=False)
-    return Derived(value, stderr, (value - t * stderr, value + t * stderr), spread, interval)
-
-
 def revived(problem: Problem, solution: Solution) -> np.ndarray:
     """θ of a solution with terms that were zero made faint instead, so that they may grow in a refit; shape [p]."""
     free = np.isnan(problem.start)
@@ -270,7 +201,8 @@ def _drawn(result: FitResult, n: int, rng: np.random.Generator, place: np.ndarra
     return fitted + noise if problem.loss == "linear" else fitted * np.exp(noise)
 
 
-def _spread(values: np.ndarray, centre: float, level: float, widening: float, logarithm: bool) -> tuple[float, float]:
+def widened(values: np.ndarray, centre: float, level: float, widening: float, logarithm: bool) -> tuple[float, float]:
+    """Percentiles of resamples, moved away from the centre by a factor; in the logarithm where asked."""
     low, high = np.nanpercentile(values, [50 * (1 - level), 50 * (1 + level)])
     if logarithm:
         low, high = (centre * np.exp(widening * np.log(q / centre)) for q in (low, high))

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmprobe import console
-from llmprobe.bootstrap import Bootstrap, bootstrap, derived
+from llmprobe.bootstrap import Bootstrap, bootstrap
+from llmprobe.derived import derived
 from llmprobe.errors import SourceError
 from llmprobe.fit import fit
 from llmprobe.laws import PowerLawSum

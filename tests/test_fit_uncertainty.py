@@ -13,7 +13,8 @@ import pytest
 from scipy.optimize import minimize
 
 from llmprobe.batch import refit
-from llmprobe.bootstrap import bootstrap, derived
+from llmprobe.bootstrap import bootstrap
+from llmprobe.derived import derived
 from llmprobe.errors import FitError
 from llmprobe.fit import checked, fit, fit_data
 from llmprobe.laws import PowerLawSum
