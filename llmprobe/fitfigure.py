@@ -40,12 +40,14 @@ def save_figure(result: FitResult, path: Path, *, x: str | None = None, y: str =
         right.plot(table[x][rows], table["residual"][rows], "o", ms=4, color=colour)
     if labels is not None and len(np.unique(labels)) <= 12:
         left.legend(fontsize=8, frameon=False)
-    left.set(xscale="log", yscale="linear" if (result.data.y <= 0).any() else "log")
+    # over less than a decade a logarithmic axis shows no more, and its labels collide
+    low, high = float(result.data.y.min()), float(result.data.y.max())
+    scale = "log" if low > 0 and high / low > 10 else "linear"
+    left.set(xscale=scale if len(result.law.x) > 1 else "log", yscale=scale)
     right.axhline(0, color="0.6", lw=0.8)
     what = f"{y} − fitted" if result.loss == "linear" else f"log {y} − log fitted"
-    right.set(xscale="log", xlabel=x, ylabel=what, title="residuals")
-    exponents = [f"α({name}) = {_number(result, f'alpha_{name}')}" for name in result.law.x]
-    left.set_title(", ".join(e for e in exponents if "None" not in e) + f"   R² = {result.r2:.4f}", fontsize=10)
+    right.set(xscale="log", xlabel=x, ylabel=what)
+    figure.suptitle("   ".join([*_exponents(result), f"R² = {result.r2:.4f}"]), fontsize=10)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
 
@@ -68,7 +70,9 @@ def _curve(
     return points.get_color()
 
 
-def _number(result: FitResult, name: str) -> str:
-    if name not in result.params:
-        return "None"
-    return f"{result.params[name]:.3f} ± {result.stderr[name]:.3f}"
+def _exponents(result: FitResult) -> list[str]:
+    return [
+        f"α({name}) = {result.params[key]:.3f} ± {result.stderr[key]:.3f}"
+        for name in result.law.x
+        if (key := f"alpha_{name}") in result.params
+    ]

@@ -126,7 +126,8 @@ def test_observations_are_picked_by_metric_and_column(tmp_path: Path, capsys: py
     [
         ({"x": ("width",)}, "no column width"),
         ({"y": "nll"}, "no column nll"),
-        ({"group": ("clan",)}, "no column clan"),
+        ({"group": ("clan",), "offset": "group"}, "no column clan"),
+        ({"group": ("family",)}, "--offset group"),
         ({"sigma": "error"}, "no column error"),
         ({"x": ("model",)}, "holds text"),
         ({"offset": "group"}, "--group"),

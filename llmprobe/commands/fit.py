@@ -74,6 +74,8 @@ class Fit:
         law = PowerLawSum(self.x, self.offset, self.exponents, self.amplitudes, _pairs(self.fix, float))
         if law.grouped and not self.group:
             raise FitError("a parameter per group and no group", fix="name the columns that make a group with --group")
+        if self.group and not law.grouped and self.resample != "groups":
+            raise FitError("groups and no parameter per group", fix="add --offset group, or leave --group out")
         frame = self._rows()
         result, extra = self._fit(law, frame)
         extra |= self._extras(result)
