@@ -61,8 +61,10 @@ def fit(
     ------
     FitError
         Fewer points than parameters, an x that is constant, values that are not finite, y ≤ 0 where a logarithm
-        is taken, σ ≤ 0, a group missing, a fixed parameter that the law does not have.
+        is taken, σ or delta ≤ 0, a group missing, a fixed parameter that the law does not have.
     """
+    if not delta > 0:
+        raise FitError(f"delta = {delta:g}", expected="a positive number, as Huber's loss needs")
     data = checked(law, x, y, group, sigma, loss)
     return fit_data(law, data, loss=loss, delta=delta, errors=errors)
 
@@ -139,7 +141,7 @@ def checked(
     """Columns as arrays, or the `FitError` that says what is wrong with them."""
     columns, values = as_columns(law, x), numbers("y", y)
     n = len(values)
-    labels = None if group is None else np.asarray(group).astype(str)
+    labels = None if group is None else _labels(group)
     spread = None if sigma is None else numbers("sigma", sigma)
     for name, column in {**columns, "group": labels, "sigma": spread}.items():
         if column is not None and column.shape != (n,):
@@ -166,6 +168,16 @@ def checked(
                 fix=f"a law in {name} cannot be told from a constant: leave {name} out or measure at another",
             )
     return Data(columns, values, labels, spread)
+
+
+def _labels(group: ArrayLike) -> np.ndarray:
+    given = np.asarray(group)
+    # NaN is the one value that differs from itself
+    missing = np.array([g is None or g != g for g in given.tolist()], dtype=bool)
+    if missing.any():
+        row = int(np.argmax(missing))
+        raise FitError(f"no group in row {row} ({int(missing.sum())} such rows)", expected="the group of each point")
+    return given.astype(str)
 
 
 def _r2(problem: Problem, theta: np.ndarray) -> float:

@@ -6,7 +6,7 @@ the local exponent stays put, and every answer comes with the exponents of short
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,9 @@ from llmprobe.objective import Loss
 from llmprobe.result import FitResult
 
 PER_DECADE = 24
+FEW = 100
+"""A curve of up to this many points is used as it stands."""
+MOST = 2000
 SHIFT = 1 / 6
 
 
@@ -120,6 +123,10 @@ def choose_window(
     xs, ys = _sorted(x, y)
     u, v = np.log(xs), np.log(ys)
     k = len(u)
+    if k > MOST:
+        raise FitError(
+            f"{k} points", expected=f"at most {MOST}, as all stretches are tried", fix="thin the curve first"
+        )
     first, last = np.triu_indices(k, 1)
     # sums over any stretch by differences of running sums; centred, or the fourth powers lose digits
     c = u - u.mean()
@@ -188,8 +195,8 @@ def fit_window(
     law
         A law of one x without groups; ``A x^(−α)`` when left out.
     per_decade
-        A dense curve is thinned to this many points per decade first, so that its many late points do not outweigh
-        its few early ones; None keeps all.
+        A curve of more than 100 points is thinned to this many per decade first, so that its many late points do
+        not outweigh its few early ones; None keeps all.
     tolerance
         See `choose_window`.
     sigma, loss, delta
@@ -207,14 +214,17 @@ def fit_window(
         raise FitError("one end of a window", expected="both ends, or none to have it chosen")
     xs, ys = _sorted(x, y)
     errors = None if sigma is None else numbers("sigma", sigma)[np.argsort(numbers("x", x), kind="stable")]
-    if per_decade is not None:
+    thinned = ""
+    if per_decade is not None and len(xs) > FEW:
+        thinned = f"; of {len(xs)} points, {per_decade} per decade are used"
         few = _thinned(np.log(xs), per_decade)
         xs, ys, errors = xs[few], ys[few], None if errors is None else errors[few]
     if lo is None or hi is None:
         window = choose_window(xs, ys, tolerance=tolerance)
+        window = replace(window, rule=window.rule + thinned)
     else:
         lo, hi = float(lo), float(hi)
-        window = Window(lo, hi, int(_inside(xs, lo, hi).sum()), "given")
+        window = Window(lo, hi, int(_inside(xs, lo, hi).sum()), "given" + thinned)
 
     def within(low: float, high: float) -> FitResult:
         keep = _inside(xs, low, high)

@@ -141,7 +141,7 @@ def test_a_window_is_given_or_chosen_and_its_neighbours_are_shown() -> None:
     chosen = fit_window(T, y)
     assert chosen.exponent == pytest.approx(0.8, abs=0.01)
     found = fit_window(T, y, 30, 1000)
-    assert found.window.rule == "given"
+    assert found.window.rule == "given; of 50000 points, 24 per decade are used"
     assert found.exponent == pytest.approx(0.8, abs=1e-3)
     assert len(found.sensitivity) == 6
     low, high = found.spread
@@ -191,6 +191,7 @@ def test_thinning_keeps_the_ends_and_evens_the_rest() -> None:
         (M[:4], 1 / M[:4], {}, "5 points over 0.5 decades"),
         (M, 1 / M, {"lo": 10}, "both ends"),
         (M, -1 / M, {}, "y > 0"),
+        (T, 1 / T, {"per_decade": None}, "at most 2000"),
         (M, 1 / M[:5], {}, "one y for each x"),
         (M, 1 / M, {"law": PowerLawSum(("m", "n"))}, "one x"),
         (M, 1 / M, {"lo": 2000, "hi": 3000}, "no points|0 points"),

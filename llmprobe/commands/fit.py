@@ -104,9 +104,7 @@ class Fit:
             raise FitError(
                 f"a window of {law.formula}", expected="a law of one x without groups", fix="filter by --where"
             )
-        found = fit_window(
-            x[self.x[0]], y, lo, hi, law=law, per_decade=None, sigma=sigma, loss=self.loss, delta=self.delta
-        )
+        found = fit_window(x[self.x[0]], y, lo, hi, law=law, sigma=sigma, loss=self.loss, delta=self.delta)
         return found.result, {"window": found.to_dict()}
 
     def _extras(self, result: FitResult) -> dict[str, Any]:
@@ -200,6 +198,9 @@ def _column(frame: pd.DataFrame, name: str) -> np.ndarray:
 def _labels(frame: pd.DataFrame, columns: tuple[str, ...]) -> np.ndarray:
     import numpy as np
 
+    for name in columns:
+        if missing := int(frame[name].isna().sum()):
+            raise FitError(f"{missing} of {len(frame)} rows have no {name}", expected="a group in every row")
     return np.array(["/".join(map(str, row)) for row in frame[list(columns)].itertuples(index=False)])
 
 
