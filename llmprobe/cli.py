@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from llmprobe import console
 from llmprobe.commands.families import Families
 from llmprobe.commands.fit import Fit
+from llmprobe.commands.geometry import Geometry
 from llmprobe.commands.loss import Loss
 from llmprobe.commands.overlap import Overlap
 from llmprobe.commands.report import Report
 
-COMMANDS = {"families": Families, "overlap": Overlap, "loss": Loss, "fit": Fit, "report": Report}
+COMMANDS = {"families": Families, "overlap": Overlap, "geometry": Geometry, "loss": Loss, "fit": Fit, "report": Report}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -43,14 +43,17 @@ def main(commands: Mapping[str, type[Command]], prog: str, description: str, arg
 
 
 def guarded(work: Callable[[], object], *, debug: bool = False) -> int:
-    """Run `work`, turning errors a user can mend into one line on stderr and exit status 2."""
+    """Run `work`, turning errors a user can mend into one line on stderr and exit status 2.
+
+    Otherwise the status is what `work` returns where that is an int, and 0 where it is not.
+    """
     logging.basicConfig(
         level=logging.DEBUG if debug else logging.WARNING,
         format="%(levelname)s: %(message)s",
         stream=sys.stderr,
     )
     try:
-        work()
+        status = work()
     except ProbeError as error:
         return _complain(str(error), debug)
     except OSError as error:
@@ -61,7 +64,7 @@ def guarded(work: Callable[[], object], *, debug: bool = False) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\ninterrupted; what was measured is stored, and the same command goes on from there\n")
         return 130
-    return 0
+    return status if isinstance(status, int) else 0
 
 
 def emit(rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:

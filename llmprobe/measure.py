@@ -20,6 +20,8 @@ def overlap_observations(
         "tensor": matrix.tensor,
         "method": statistics.method,
         "rows_sampled": statistics.rows_sampled,
+        "vocabulary": matrix.vocabulary,
+        "folded": matrix.folded,
     }
     record = {"sha256": matrix.sha256, "dtype": matrix.dtype, "bytes_read": matrix.bytes_read, "tied": matrix.tied}
     values: dict[str, float] = {

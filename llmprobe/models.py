@@ -106,20 +106,14 @@ def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> 
     try:
         config = AutoConfig.from_pretrained(folder, **at)
         model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=DTYPES[dtype], **at, **spread)
-        tokenizer = AutoTokenizer.from_pretrained(folder, **at)
     except (OSError, ValueError, KeyError, RuntimeError) as error:
-        first = str(error).strip().split("\n")[0]
         raise SourceError(
-            f"{source} does not load as a language model: {first}",
-            expected="a causal model with config.json, weights and tokenizer that transformers knows",
+            f"{source} does not load as a language model: {_first_line(error)}",
+            expected="a causal model with config.json and weights that transformers knows",
         ) from error
-    if len(tokenizer("the quick brown fox", add_special_tokens=False)["input_ids"]) == 0:
-        raise SourceError(  # transformers makes an empty tokenizer where files are missing
-            f"{source} has no tokenizer that splits text", fix="save its tokenizer beside the weights"
-        )
+    tokenizer = _tokenizer(source, folder, revision)
     if not spread:
         torch.nn.Module.to(model, place)
-    tokenizer.model_max_length = int(1e30)  # windows are cut here, so its warning about length would mislead
     return LanguageModel(
         model=model.eval(),
         tokenizer=tokenizer,
@@ -129,6 +123,33 @@ def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> 
         device=place,
         positions=getattr(config.get_text_config(), "max_position_embeddings", None),
     )
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, without its weights.
+
+    Raises
+    ------
+    SourceError
+        There is none, or it cannot be read.
+    """
+    return _tokenizer(source, *_folder(parse_source(source)))
+
+
+def _tokenizer(source: str, folder: str, revision: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **({"revision": revision} if revision else {}))
+        empty = not tokenizer("the quick brown fox", add_special_tokens=False)["input_ids"]
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise SourceError(f"{source} has no tokenizer that loads: {_first_line(error)}") from error
+    if empty:  # transformers makes one out of nothing where files are missing
+        raise SourceError(f"{source} has no tokenizer that splits text", fix="save its tokenizer beside the weights")
+    tokenizer.model_max_length = int(1e30)  # windows are cut here, so its warning about length would mislead
+    return tokenizer
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
 
 
 def _folder(source: Source) -> tuple[str, str]:
@@ -163,8 +184,9 @@ def _convert(gguf: Path, target: Path) -> None:
         )
         tokenizer = AutoTokenizer.from_pretrained(**where)
     except (OSError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError) as error:
-        first = str(error).strip().split("\n")[0]
-        raise SourceError(f"{gguf} does not load: {first}", fix="the file is corrupt or its kind unknown") from error
+        raise SourceError(
+            f"{gguf} does not load: {_first_line(error)}", fix="the file is corrupt or its kind unknown"
+        ) from error
     # transformers will not save what it loaded as GGUF; the same weights in a plain model it will.
     config = quantised.config
     vars(config).pop("quantization_config", None)

@@ -26,10 +26,10 @@ from tqdm import tqdm
 
 from llmprobe.errors import TensorError
 from llmprobe.regime import represented_fraction, superposition
+from llmprobe.rows import BLOCK, Rows, checked_rows
 
 Method = Literal["auto", "exact", "sampled"]
 TILE = 1024  # rows and columns of one tile of cosines: two such float32 tiles stay in a core's cache
-BLOCK = 4096  # rows whose Gram matrix is taken in one product before it is added in float64
 AUTO_EXACT = 3e12  # n²m up to which `auto` visits all pairs: about ten seconds on two laptop cores
 
 
@@ -100,8 +100,8 @@ def second_moments(W: Float[Tensor, "n m"], *, center: bool = False, drop_zero_r
     TensorError
         Fewer than two rows, a value that is not finite, or a zero row.
     """
-    rows = _Rows(_valid(W, drop_zero_rows))
-    return _moments(rows, rows.centred_scale if center else None)
+    rows = Rows(checked_rows(W, drop_zero_rows))
+    return _moments(rows, center)
 
 
 def overlap_statistics(
@@ -137,11 +137,11 @@ def overlap_statistics(
     TensorError
         Fewer than two rows, a value that is not finite, or a zero row.
     """
-    data = _Rows(_valid(W, drop_zero_rows))
+    data = Rows(checked_rows(W, drop_zero_rows))
     n, m = data.n, data.m
     exact = method == "exact" or (method == "auto" and float(n) * n * m <= AUTO_EXACT) or rows >= n
     pairs = _all_pairs(data, progress) if exact else _sampled_pairs(data, rows, seed, progress)
-    raw, centred = _moments(data, None), _moments(data, data.centred_scale)
+    raw, centred = _moments(data, center=False), _moments(data, center=True)
     phi = represented_fraction(data.norms, threshold)
     return OverlapStatistics(
         n=n,
@@ -180,84 +180,12 @@ class _Pairs:
     largest: float
 
 
-class _Rows:
-    """W as blocks of X_i = (W_i − μ)/|W_i|, made when asked for, with the scales that turn X into cosines."""
-
-    def __init__(self, W: Tensor) -> None:
-        self.W = W
-        self.n, self.m = W.shape
-        self.dtype = _working(W.dtype)
-        total = torch.zeros(self.m, dtype=torch.float64, device=W.device)
-        for _, block in self.blocks():
-            total += block.double().sum(0)
-        self.mean = (total / self.n).to(self.dtype)
-        # Written in place: small results kept between large temporaries would pin the heap's pages.
-        self.norms, centred = torch.empty(2, self.n, dtype=torch.float64, device=W.device)
-        for where, block in self.blocks():
-            self.norms[where] = _norms(block)
-            centred[where] = _norms(block - self.mean)
-        degenerate = centred <= 8 * torch.finfo(self.dtype).eps * self.norms
-        self.inverse = (1 / self.norms).to(self.dtype)
-        self.centred_scale = (self.norms / centred.masked_fill(degenerate, math.nan)).to(self.dtype)
-
-    def blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        for i in range(0, self.n, BLOCK):
-            yield slice(i, i + BLOCK), self.W[i : i + BLOCK].to(self.dtype)
-
-    def x(self, rows: slice | Tensor) -> Tensor:
-        return (self.W[rows].to(self.dtype) - self.mean) * self.inverse[rows, None]
-
-    def rank_two(self, rows: slice | Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors h, g such that U_i·U_j = X_i·X_j + h_i g_j + g_i h_j."""
-        h = self.inverse[rows]
-        return h, torch.mv(x, self.mean) + 0.5 * h * self.mean.dot(self.mean)
-
-
-def _working(stored: torch.dtype) -> torch.dtype:
-    return torch.float64 if stored == torch.float64 else torch.float32
-
-
-def _norms(block: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
-
-
-def _valid(W: Tensor, drop_zero_rows: bool) -> Tensor:
-    if W.ndim != 2 or W.shape[0] < 2 or W.shape[1] < 1 or not W.is_floating_point():
-        raise TensorError(
-            f"a {W.dtype} tensor of shape {tuple(W.shape)}", expected="a float matrix [n, m] with n ≥ 2 rows"
-        )
-    peaks = torch.empty(len(W), dtype=_working(W.dtype), device=W.device)
-    for i in range(0, len(W), BLOCK):
-        peaks[i : i + BLOCK] = W[i : i + BLOCK].to(peaks.dtype).abs().amax(dim=1)
-    broken = (~torch.isfinite(peaks)).nonzero()[:, 0]
-    if len(broken):
-        raise TensorError(
-            f"{len(broken)} of {len(W)} rows hold NaN or infinity, the first is row {int(broken[0])}",
-            expected="finite weights",
-            fix="the file is damaged or the model diverged: read it again or take another revision",
-        )
-    zero = peaks == 0
-    if not zero.any():
-        return W
-    if not drop_zero_rows:
-        first, count = int(zero.nonzero()[0, 0]), int(zero.sum())
-        raise TensorError(
-            f"{count} of {len(W)} rows are zero, the first is row {first}",
-            expected="rows with a direction",
-            fix="leave them out with --drop-zero-rows",
-        )
-    return _valid(W[~zero], drop_zero_rows=False)
-
-
-def _moments(rows: _Rows, centred_scale: Tensor | None) -> Moments:
+def _moments(rows: Rows, center: bool) -> Moments:
     n, m = rows.n, rows.m
     gram = torch.zeros(m, m, dtype=torch.float64, device=rows.W.device)
     total = torch.zeros(m, dtype=torch.float64, device=rows.W.device)
-    for where, block in rows.blocks():
-        if centred_scale is None:
-            unit = block * rows.inverse[where, None]
-        else:
-            unit = (block - rows.mean) * (rows.inverse[where] * centred_scale[where])[:, None]
+    for i in range(0, n, BLOCK):
+        unit = rows.unit(slice(i, i + BLOCK), center=center)
         gram += unit.T @ unit
         total += unit.sum(0)
     square, trace, pairs = float(gram.square().sum()), float(gram.trace()), n * (n - 1)
@@ -268,7 +196,7 @@ def _moments(rows: _Rows, centred_scale: Tensor | None) -> Moments:
     )
 
 
-def _all_pairs(data: _Rows, progress: bool) -> _Pairs:
+def _all_pairs(data: Rows, progress: bool) -> _Pairs:
     starts = range(0, data.n, TILE)
     raw = centred = largest = 0.0
     for i in _bar(starts, progress, "all pairs"):
@@ -282,7 +210,7 @@ def _all_pairs(data: _Rows, progress: bool) -> _Pairs:
     return _Pairs(raw / pairs, 0.0, centred / pairs, largest)
 
 
-def _sampled_pairs(data: _Rows, k: int, seed: int, progress: bool) -> _Pairs:
+def _sampled_pairs(data: Rows, k: int, seed: int, progress: bool) -> _Pairs:
     """k rows drawn without replacement; the error of their mean shrinks with √(1 − k/n)."""
     if k < 2:
         raise TensorError(f"a sample of {k} rows", expected="at least 2 rows", fix="raise --rows")
@@ -300,7 +228,7 @@ def _sampled_pairs(data: _Rows, k: int, seed: int, progress: bool) -> _Pairs:
     return _Pairs(float(raw.mean()) / (n - 1), error, float(centred.mean()) / (n - 1), largest)
 
 
-def _tiles(data: _Rows, ids: Tensor, first: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
+def _tiles(data: Rows, ids: Tensor, first: int) -> Iterator[tuple[int, Tensor, Tensor, Tensor]]:
     """For rows `ids` against each tile of columns from `first` on: Σ|c| per row raw and centred, max |c| raw."""
     x, scale = data.x(ids), data.centred_scale[ids]
     h, g = data.rank_two(ids, x)

@@ -23,6 +23,8 @@ from llmprobe.compare import QUESTIONS, Exponent, curves
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from llmprobe.geometry import Distribution, FrequencyBin
+
 INK = "#1a2b3c"
 COLOURS = ("#3b82c4", "#e07b39", "#3a9e5f", "#b45fb0", "#c9483f", "#8a8d3a", "#5b6bc0", "#c08a2d")
 MARKERS = {"toy": "o", "llm": "s", "published": "D"}
@@ -75,7 +77,7 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
             m = np.geomspace(max(low, 1), high, 60)
             axes.plot(m, 1 / m, color=INK, lw=0.9, ls=":", label="1/m: random directions")
         axes.set(xscale="log", yscale="log", xlabel="width m", ylabel=ylabel, title=title)
-        axes.legend()
+        axes.legend(loc="best")
         return figure
 
 
@@ -117,6 +119,28 @@ def regime(frame: pd.DataFrame) -> Figure:
         axes.set(xscale="log", xlabel="rows per dimension, n/m", ylabel="superposition", ylim=(-0.08, 1.08))
         axes.set_title("0: only m of n rows are represented · 1: all are")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        return figure
+
+
+def geometry(spread: Distribution, bins: Sequence[FrequencyBin], m: int) -> Figure:
+    """Distribution of the cosines beside that of random directions, and overlap by token frequency."""
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(9.6, 3.8))
+        left, right = figure.subplots(1, 2)
+        width = spread.edges[1] - spread.edges[0]
+        centres = (spread.edges[1:] + spread.edges[:-1]) / 2
+        density = spread.counts / spread.counts.sum() / width
+        left.fill_between(centres, density, step="mid", color=COLOURS[0], alpha=0.6, lw=0, label="measured")
+        random = np.exp(-m * centres**2 / 2) * np.sqrt(m / (2 * np.pi))
+        left.plot(centres, random, color=INK, lw=0.9, ls=":", label="random directions")
+        shown = centres[density > 1e-4 * density.max()]
+        left.set(xlabel="cosine", ylabel="density", xlim=(min(-0.2, shown.min()), max(0.2, shown.max())))
+        left.legend()
+        ranks = range(1, len(bins) + 1)
+        errors = [1.96 * b.stderr for b in bins]
+        right.errorbar(ranks, [b.mean_sq_cos for b in bins], yerr=errors, color=COLOURS[1], marker="o", lw=1)
+        right.axhline(1 / m, color=INK, lw=0.9, ls=":")
+        right.set(xlabel="frequency bin (1: most frequent)", ylabel="mean cos² with all rows", yscale="log")
         return figure
 
 

@@ -43,14 +43,7 @@ def write_report(run_dir: str | Path) -> Path:
         )
     frame = with_superposition(frame)
     found = exponents(frame)
-    figures = {
-        "loss_vs_width": plots.metric_vs_width(frame, found, "loss vs width", "Loss against width", "loss"),
-        "overlap_vs_width": plots.metric_vs_width(
-            frame, found, "overlap vs width", "Mean square overlap against width", "mean cos²"
-        ),
-        "exponents": plots.forest(found),
-        "regime": plots.regime(frame),
-    }
+    figures = _figures(frame, found)
     try:
         for name, figure in figures.items():
             for suffix in ("png", "pdf"):
@@ -63,6 +56,21 @@ def write_report(run_dir: str | Path) -> Path:
     except OSError as error:
         raise StoreError(f"cannot write into {folder}: {error.strerror}", fix="free some space") from error
     return target
+
+
+def _figures(frame: pd.DataFrame, found: Sequence[Exponent]) -> dict[str, plots.Figure]:
+    """The figures that the observations fill."""
+    have = set(frame["metric"])
+    figures = {"exponents": plots.forest(found)}
+    if "superposition" in have:
+        figures["regime"] = plots.regime(frame)
+    if "loss" in have:
+        title, label = "Loss against width", "loss"
+        figures["loss_vs_width"] = plots.metric_vs_width(frame, found, "loss vs width", title, label)
+    if "mean_sq_cos" in have:
+        title, label = "Mean square overlap against width", "mean cos²"
+        figures["overlap_vs_width"] = plots.metric_vs_width(frame, found, "overlap vs width", title, label)
+    return figures
 
 
 def with_superposition(frame: pd.DataFrame) -> pd.DataFrame:
@@ -109,53 +117,32 @@ def verdict(frame: pd.DataFrame, found: Sequence[Exponent]) -> list[str]:
 
 
 def _page(frame: pd.DataFrame, found: Sequence[Exponent], figures: dict[str, plots.Figure]) -> str:
-    images = {name: plots.svg(figure) for name, figure in figures.items()}
-    sentences = verdict(frame, found)
-    parts = ['<div class="verdict">' + "".join(page.paragraph(s) for s in sentences) + "</div>"]
-    parts.append(
-        page.section(
-            "Exponents side by side",
-            page.figure(
-                images["exponents"],
-                "Exponent of loss in width, with 95 % intervals: toy models and language models of this run, and "
-                "published figures. Strong superposition predicts 1 whatever the data; weak superposition predicts "
-                "the data's exponent minus 1.",
-            ),
-            page.table("exponents", COLUMNS, [_row(e) for e in found]),
-            _warnings(found),
-        )
-    )
-    parts.append(
-        page.section(
-            "Regime",
-            page.figure(
-                images["regime"],
-                "Superposition coordinate (φ − m/n)/(1 − m/n), where φ is the share of rows that are represented: "
-                "norm above 1/2 for toys, above half the median for language models. The norms of a language model's "
-                "rows are much alike, so its coordinate alone says little: its overlap relative to 1/m says more.",
-            ),
-        )
-    )
-    parts.append(
-        page.section(
-            "Loss against width",
-            page.figure(images["loss_vs_width"], "Lines are the fitted laws. Toy losses are summed over features."),
-            _losses(frame),
-        )
-    )
-    parts.append(
-        page.section(
-            "Overlap against width",
-            page.figure(
-                images["overlap_vs_width"],
-                "Mean square cosine between rows. Random directions give 1/m. Raw rows of language models share a "
-                "common mean direction, which lifts them far above it; published values are of raw rows.",
-            ),
-            _overlaps(frame),
-        )
-    )
+    images = {name: page.figure(plots.svg(figure), CAPTIONS[name]) for name, figure in figures.items()}
+    parts = ['<div class="verdict">' + "".join(page.paragraph(s) for s in verdict(frame, found)) + "</div>"]
+    table = page.table("exponents", COLUMNS, [_row(e) for e in found])
+    parts.append(page.section("Exponents side by side", images["exponents"], table, _warnings(found)))
+    if "regime" in images:
+        parts.append(page.section("Regime", images["regime"]))
+    if "loss_vs_width" in images:
+        parts.append(page.section("Loss against width", images["loss_vs_width"], _losses(frame)))
+    if "overlap_vs_width" in images:
+        parts.append(page.section("Overlap against width", images["overlap_vs_width"], _overlaps(frame)))
     parts.append(page.section("How each number was obtained", _provenance(frame)))
     return page.page("Does it behave as superposition predicts?", parts)
+
+
+CAPTIONS = {
+    "exponents": "Exponent of loss in width, with 95 % intervals: toy models and language models of this run, and "
+    "published figures. Strong superposition predicts 1 whatever the data; weak superposition predicts the data's "
+    "exponent minus 1.",
+    "regime": "Superposition coordinate (φ − m/n)/(1 − m/n), where φ is the share of rows that are represented: norm "
+    "above 1/2 for toys, above half the median for language models. The norms of a language model's rows are much "
+    "alike, so its coordinate alone says little: its overlap relative to 1/m says more.",
+    "loss_vs_width": "Lines are the fitted laws. Toy losses are summed over features, language models' are nats per "
+    "token.",
+    "overlap_vs_width": "Mean square cosine between rows. Random directions give 1/m. Raw rows of language models share "
+    "a common mean direction, which lifts them far above it; published values are of raw rows.",
+}
 
 
 def _overlaps(frame: pd.DataFrame) -> str:

@@ -60,6 +60,8 @@ class Unembedding:
         Whether it is the input embedding too.
     bytes_read
         Bytes of weight files read to get it.
+    vocabulary, folded
+        What was done to it: rows kept from the top (None: all), and whether the final norm's gain was folded in.
     """
 
     W: Float[Tensor, "n m"]
@@ -70,6 +72,8 @@ class Unembedding:
     sha256: str
     tied: bool
     bytes_read: int
+    vocabulary: int | None = None
+    folded: bool = False
 
 
 def read_unembedding(
@@ -111,6 +115,8 @@ def read_unembedding(
         sha256=stored.sha256,
         tied=_is_tied(name, checkpoint.config),
         bytes_read=checkpoint.bytes_read,
+        vocabulary=rows,
+        folded=fold_gain,
     )
 
 

@@ -54,10 +54,10 @@ def test_overlap_of_a_users_family(capsys: pytest.CaptureFixture[str], model_fol
     toml = tmp_path / "mine.toml"
     toml.write_text(f'[mine]\nvocabulary = 90\nmembers = [{{ id = "{model_folder}", m = 32, layers = 2 }}]\n')
     store = str(tmp_path / "o.jsonl")
-    (row,) = run_json(capsys, "overlap", model_folder, "--toml", str(toml), "--drop-padding", "--store", store)
+    (row,) = run_json(capsys, "overlap", model_folder, "--toml", str(toml), "--tokenizer-vocab", "--store", store)
     assert row["n"] == 90
     assert {(r.family, r.depth) for r in ObservationStore(store)} == {("mine", 2)}
-    assert main(["overlap", model_folder, "--drop-padding"]) == 2
+    assert main(["overlap", model_folder, "--tokenizer-vocab"]) == 2
     assert "in no family table" in capsys.readouterr().err
 
 
@@ -70,6 +70,18 @@ def test_loss_keys(capsys: pytest.CaptureFixture[str], model_folder: str, tmp_pa
     assert set(row) == set(LOSS_KEYS.split())
     assert row["loss_stderr"] is None  # one document has no spread
     assert {r.metric for r in ObservationStore(store)} == {"loss", "bits_per_byte"}
+
+
+def test_geometry(capsys: pytest.CaptureFixture[str], model_folder: str, tmp_path: Path) -> None:
+    figure = tmp_path / "g.png"
+    (row,) = run_json(
+        capsys, "geometry", model_folder, "--pairs", "3", "--max-tokens", "2000", "--center", "--figure", str(figure)
+    )
+    assert len(row["pairs"]) == 3
+    assert row["pairs"][0]["cos"] >= row["pairs"][1]["cos"]
+    assert 2000 <= sum(b["occurrences"] for b in row["frequency"]) < 2100  # the first of a window is not scored
+    assert sum(b["tokens"] for b in row["frequency"]) == 96
+    assert figure.stat().st_size > 1000
 
 
 def test_fit_keys(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

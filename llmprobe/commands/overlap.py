@@ -33,10 +33,10 @@ class Overlap:
     """Name of the unembedding, for a model that calls it something unusual."""
     vocabulary: int | None = None
     """Use only the first rows, this many."""
-    drop_padding: bool = False
-    """Leave out the rows below the tokenizer's vocabulary, as the family table gives it."""
-    fold_gain: bool = False
-    """Multiply by the final norm's gain first."""
+    tokenizer_vocab: bool = False
+    """Leave out padding: the rows below the tokenizer's vocabulary, as the family table gives it."""
+    fold_norm: bool = False
+    """Multiply by the final norm's gain first (Gemma's is 1 + w)."""
     drop_zero_rows: bool = False
     """Leave out rows of norm zero instead of refusing them."""
     toml: tuple[str, ...] = ()
@@ -66,10 +66,10 @@ class Overlap:
 
         families = load_families(*self.toml)
         known = find_member(families, source)
-        rows = self._vocabulary(source, known) if self.drop_padding else self.vocabulary
+        rows = self._vocabulary(source, known) if self.tokenizer_vocab else self.vocabulary
         tensor = self.tensor or (known[1].tensor if known else None)
         started = time.perf_counter()
-        matrix = read_unembedding(source, tensor=tensor, rows=rows, fold_gain=self.fold_gain)
+        matrix = read_unembedding(source, tensor=tensor, rows=rows, fold_gain=self.fold_norm)
         statistics = overlap_statistics(
             matrix.W,
             method=self.method,
