@@ -140,8 +140,8 @@ CAPTIONS = {
     "alike, so its coordinate alone says little: its overlap relative to 1/m says more.",
     "loss_vs_width": "Lines are the fitted laws. Toy losses are summed over features, language models' are nats per "
     "token.",
-    "overlap_vs_width": "Mean square cosine between rows. Random directions give 1/m. Raw rows of language models share "
-    "a common mean direction, which lifts them far above it; published values are of raw rows.",
+    "overlap_vs_width": "Mean square cosine between rows. Random directions give 1/m. Raw rows of language models "
+    "share a common mean direction, which lifts them far above it; published values are of raw rows.",
 }
 
 

@@ -42,7 +42,8 @@ class LoopbackHub:
 
     def __init__(self) -> None:
         self.repos: dict[str, Repo] = {}
-        self.sent = self.requests = 0
+        self.sent = 0
+        self.paths: list[str] = []
         self.tokens: set[str] = set()
         hub = self
 
@@ -67,11 +68,12 @@ class LoopbackHub:
         """Serve a folder's files as a repository, and start counting anew."""
         files = {} if folder is None else {p.name: p.read_bytes() for p in folder.iterdir()}
         self.repos[name] = Repo(files, **options)  # type: ignore[arg-type]
-        self.sent = self.requests = 0
+        self.sent = 0
+        self.paths.clear()
         return self.repos[name]
 
     def answer(self, request: BaseHTTPRequestHandler, *, body: bool) -> None:
-        self.requests += 1
+        self.paths.append(request.path)
         if token := request.headers.get("Authorization"):
             self.tokens.add(token)
         path, cdn = unquote(request.path.split("?")[0]), False

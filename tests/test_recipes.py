@@ -49,8 +49,7 @@ def test_llm_overlaps_goes_on_and_names_failures(
     assert {r.family for r in store.select(source_kind="llm")} == {"mine"}
     before = len(store.keys())
     hub.add("me/gone", save(make_model("llama", hidden_size=256), tmp_path / "m256"))
-    sent = hub.requests
-    assert module.main(config) == 0  # only the one that failed is measured
-    assert hub.requests - sent < 8
+    assert module.main(config) == 0
+    assert all("me/gone" in path for path in hub.paths)  # only the one that failed is asked for
     assert len(store.keys()) - before == 10
     assert (tmp_path / "run" / "report.html").stat().st_size < 3 << 20
