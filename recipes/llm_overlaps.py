@@ -67,7 +67,7 @@ def main(config: Config) -> int:
     ]
     failed: dict[str, str] = {}
     for member, rows in tqdm(models, unit="model", desc="overlaps"):
-        if store.select(study=STUDY, model=member.id, metric="superposition", vocabulary=rows):
+        if store.select(study=STUDY, model=member.id, metric="mean_sq_cos", vocabulary=rows):
             continue
         try:
             measure(config, store, member, rows, columns(known, member.id))
