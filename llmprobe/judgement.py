@@ -53,7 +53,8 @@ class Extrapolation(Prediction):
     x, beyond
         Points with this x above `beyond` were left out.
     score
-        Each error over its standard deviation (of the prediction and of a single point), shape [k].
+        Each error over its standard deviation (of the prediction and of a single point), shape [k]; Student's t with
+        the degrees of freedom of the fit on small x.
     unseen
         Points that could not be predicted because their group has no small x.
     """
@@ -130,6 +131,7 @@ def extrapolate(result: FitResult, x: str | None = None, beyond: float | int | N
     there = data.take(rows)
     predicted = fewer.predict(there.x, there.group)
     observed, predicted, error, rms, fitted = _errors(fewer, there.y, predicted)
+    scatter = fitted * np.sqrt(int(small.sum()) / max(fewer.covariance.dof, 1))
     return Extrapolation(
         rows,
         observed,
@@ -140,7 +142,7 @@ def extrapolate(result: FitResult, x: str | None = None, beyond: float | int | N
         result=fewer,
         x=x,
         beyond=float(beyond),
-        score=error / np.hypot(_prediction_error(fewer, there.x, there.group, predicted), fitted),
+        score=error / np.hypot(_prediction_error(fewer, there.x, there.group, predicted), scatter),
         unseen=int((large & ~seen).sum()),
     )
 

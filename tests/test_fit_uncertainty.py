@@ -94,7 +94,7 @@ def test_intervals_of_an_offset_per_group_cover() -> None:
 def test_uneven_scatter_is_noticed_and_the_sandwich_covers() -> None:
     law, m = PowerLawSum(offset="shared"), np.geomspace(8, 2048, 80)
     scatter = 0.03 * (m / 8) ** -0.5
-    plain, warned = coverage(law, m, ONE_OFFSET, scatter, repeats=200)
+    plain, warned = coverage(law, m, ONE_OFFSET, scatter, repeats=100)
     assert plain["jacobian", "alpha_m"] < 0.92
     assert warned > 0.95
     sandwich, warned = coverage(law, m, ONE_OFFSET, scatter, methods=("sandwich",))
@@ -107,7 +107,7 @@ def test_uneven_scatter_is_noticed_and_the_sandwich_covers() -> None:
 )
 def test_where_few_widths_may_not_cover_a_warning_says_so(m: np.ndarray, scatter: float) -> None:
     truth = {"A_m": 3.0, "alpha_m": 1.0, "E": 0.03}
-    _, warned = coverage(PowerLawSum(offset="shared"), m, truth, scatter, repeats=60)
+    _, warned = coverage(PowerLawSum(offset="shared"), m, truth, scatter, repeats=30)
     assert warned == 1.0
 
 
