@@ -58,6 +58,8 @@ class Superposition:
     """Name of the study in the store."""
     workers: int = 1
     """Runs at a time, each in a process of its own."""
+    threads: int = 1
+    """Cores per run."""
     cluster: str | None = None
     """Address of a dask scheduler (tcp://host:8786) to send the runs to."""
     json: bool = False
@@ -74,7 +76,7 @@ class Superposition:
         configs = [preset(self.preset, m=m, **changes) for m in self.widths or WIDTHS[self.preset]]
         store = None if self.store is None else ObservationStore(self.store)
         with executor(self.workers, self.cluster) as pool:
-            rows = sweep(configs, store, pool, study=self.study, device=self.device)
+            rows = sweep(configs, store, pool, study=self.study, device=self.device, threads=self.threads)
         if self.json:
             console.emit(rows)
         else:

@@ -138,10 +138,13 @@ PRESETS: dict[str, dict[str, Scalar]] = {
         "bias_rate": 0.25,
         "bias_rate_exponent": 1.0,
     },
+    # a twentieth of `small`: both regimes already show at γ = −1 (exponent about 1) and γ = 0.1 (about 0.4)
+    "quick": {"batch": 512, "steps": 4000, "rate": 0.02, "bias_rate": 0.02},
 }
 WIDTHS: dict[str, tuple[int, ...]] = {
     "small": (10, 15, 25, 39, 63, 100),
     "large": (8, 16, 32, 64, 128, 256, 512, 1024),
+    "quick": (10, 16, 25, 40, 63, 100),
 }
 
 

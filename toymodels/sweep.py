@@ -8,14 +8,12 @@ died goes on from the last one, elsewhere it starts again. Either way it ends wi
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from llmprobe.errors import ConfigError
@@ -34,6 +32,7 @@ def sweep(
     *,
     study: str = "toymodels",
     device: str = "auto",
+    threads: int = 1,
     keep_arrays: bool = True,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
@@ -49,8 +48,8 @@ def sweep(
         Any executor; None trains one after another in this process.
     study
         Name that the observations carry; part of what identifies them.
-    device
-        As for `train`.
+    device, threads
+        As for `train`; `threads` is per run, so workers times threads should not exceed the cores.
     keep_arrays
         Keep W, b and the loss of every step under the key of the run's loss.
     progress
@@ -74,7 +73,7 @@ def sweep(
     missing = [index for index in range(len(configs)) if index not in rows]
     total = sum(configs[index].steps for index in missing)
     with tqdm(total=total, unit="step", desc=study, smoothing=0.1, disable=not progress or not total) as bar:
-        work = _Work(configs, missing, None if store is None else store.path.parent, study, device, bar)
+        work = _Work(configs, missing, None if store is None else store.path.parent, study, device, threads, bar)
         for done, (index, result) in enumerate(work.results(pool), start=1):
             if store is not None:
                 new = result.observations(study)
@@ -112,7 +111,7 @@ def executor(workers: int = 1, cluster: str | None = None) -> Iterator[Executor 
 
 
 class Processes(Executor):
-    """A process pool that starts afresh when a worker has died; cores are shared out among its threads.
+    """A process pool that starts afresh when a worker has died.
 
     Attributes
     ----------
@@ -127,8 +126,7 @@ class Processes(Executor):
         self._pool = self._new()
 
     def _new(self) -> ProcessPoolExecutor:
-        threads = max(1, (os.cpu_count() or 1) // self.workers)
-        return ProcessPoolExecutor(self.workers, self._context, _start_worker, (threads, self.steps))
+        return ProcessPoolExecutor(self.workers, self._context, _start_worker, (self.steps,))
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         try:
@@ -167,9 +165,11 @@ class _Work:
         folder: Path | None,
         study: str,
         device: str,
+        threads: int,
         bar: Any,
     ) -> None:
-        self.configs, self.missing, self.device, self.bar = configs, missing, device, bar
+        self.configs, self.missing, self.bar = configs, missing, bar
+        self.place: dict[str, Any] = {"device": device, "threads": threads}
         self.checkpoints = {
             i: None if folder is None else folder / "checkpoints" / f"{_key(configs[i], study)}.safetensors"
             for i in missing
@@ -178,10 +178,8 @@ class _Work:
     def results(self, pool: Executor | None) -> Iterator[tuple[int, SuperpositionResult]]:
         if pool is None:
             for i in self.missing:
-                yield (
-                    i,
-                    train(self.configs[i], device=self.device, checkpoint=self.checkpoints[i], report=self.bar.update),
-                )
+                options: dict[str, Any] = {**self.place, "checkpoint": self.checkpoints[i], "report": self.bar.update}
+                yield i, train(self.configs[i], **options)
             return
         # the longest runs first: widths differ in cost, and the last to start should be a short one
         order = sorted(self.missing, key=lambda i: -self.configs[i].m * self.configs[i].steps)
@@ -190,7 +188,7 @@ class _Work:
         while order or waiting:
             for i in order:
                 attempts[i] += 1
-                waiting[pool.submit(_work, self.configs[i], self.device, self.checkpoints[i])] = i
+                waiting[pool.submit(_work, self.configs[i], checkpoint=self.checkpoints[i], **self.place)] = i
             order = []
             done, _ = wait(waiting, timeout=GLANCE, return_when=FIRST_COMPLETED)
             for future in done:
@@ -218,14 +216,13 @@ class _Work:
 _STEPS: Any = None  # a worker process's share of `Processes.steps`
 
 
-def _start_worker(threads: int, steps: Any) -> None:
+def _start_worker(steps: Any) -> None:
     global _STEPS
-    torch.set_num_threads(threads)
     _STEPS = steps
 
 
-def _work(config: SuperpositionConfig, device: str, checkpoint: Path | None) -> SuperpositionResult:
-    return train(config, device=device, checkpoint=checkpoint, report=_report)
+def _work(config: SuperpositionConfig, **options: Any) -> SuperpositionResult:
+    return train(config, report=_report, **options)
 
 
 def _report(steps: int) -> None:
