@@ -1,7 +1,5 @@
 """Next-token loss of a language model, with its error bar: sums of NLL, tokens and bytes per document.
 
-Windows of like length share a batch and are padded on the right only, where a causal model cannot look, so the
-padding changes nothing and is never scored. Logits are made for a few positions at a time, never for the batch.
 Protocol: arXiv:2505.10465 appendix; bits per byte as in Gao et al. 2020 (The Pile).
 """
 
@@ -13,24 +11,23 @@ import math
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
-from tqdm import tqdm
 
-from llmprobe.corpus import Corpus
+from llmprobe.cache import cache_dir
+from llmprobe.corpus import Corpus, Document
 from llmprobe.errors import CorpusError
 from llmprobe.models import LanguageModel
+from llmprobe.scoring import score_windows
 from llmprobe.windows import Prefix, Window, cut_windows, prefix_token
 
 log = logging.getLogger(__name__)
-LOGIT_BYTES = 32 << 20  # of float32 logits held at a time
-BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
 
 
 @dataclass(frozen=True)
@@ -61,12 +58,36 @@ class DocumentSums:
         return float(self.nll.sum() / math.log(2) / self.n_bytes.sum())
 
 
+def paired_difference(a: DocumentSums, b: DocumentSums) -> tuple[float, float]:
+    """Loss of a minus loss of b on the same documents, and its standard error over documents.
+
+    Documents that are hard for both cancel, so the error is far smaller than that of either loss. For models with
+    different tokenizers the difference is of nats per byte; with equal token counts it is of nats per token.
+
+    Raises
+    ------
+    CorpusError
+        The two are not of the same documents.
+    """
+    if len(a.nll) != len(b.nll) or not np.array_equal(a.n_bytes, b.n_bytes):
+        raise CorpusError("two losses of different documents", expected="the same documents for both models")
+    weights = (a.tokens, b.tokens) if np.array_equal(a.tokens, b.tokens) else (a.n_bytes, b.n_bytes)
+    losses = [sums.nll.sum() / weight.sum() for sums, weight in zip((a, b), weights, strict=True)]
+    parts = [
+        (sums.nll - loss * weight) / weight.sum() for sums, loss, weight in zip((a, b), losses, weights, strict=True)
+    ]
+    d = len(a.nll)
+    spread = math.nan if d < 2 else float(np.sqrt(((parts[0] - parts[1]) ** 2).sum() * d / (d - 1)))
+    return float(losses[0] - losses[1]), spread
+
+
 @dataclass(frozen=True)
 class LossResult:
     """A loss with what it was measured on; `summary` gives the keys of ``llmprobe loss --json``.
 
     `loss` and `loss_stderr` are nats per token. `peak_memory_bytes` is the process's on a CPU, the allocator's on
-    a GPU. `documents_sha256` fixes the token windows that were scored.
+    a GPU. `documents_sha256` is of the texts used: equal for models that saw the same documents. Positions are as in
+    `Scores`.
     """
 
     source: str
@@ -88,10 +109,21 @@ class LossResult:
     documents: DocumentSums
     corpus_version: str
     documents_sha256: str
+    position_nll: Float[np.ndarray, " p"]
+    position_tokens: Int[np.ndarray, " p"]
+
+    def by_position(self) -> list[tuple[int, int, float]]:
+        """First and last position in the window, and the mean NLL there, in bins that double: short contexts cost."""
+        last = self.context
+        return [
+            ((1 << k), min((2 << k) - 1, last), float(nll / tokens))
+            for k, (nll, tokens) in enumerate(zip(self.position_nll, self.position_tokens, strict=True))
+            if tokens
+        ]
 
     def summary(self) -> dict[str, Any]:
         """The keys of ``llmprobe loss --json``."""
-        hidden = {"documents", "corpus_version", "documents_sha256"}
+        hidden = {"documents", "corpus_version", "documents_sha256", "position_nll", "position_tokens"}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
 
 
@@ -103,6 +135,8 @@ def evaluate_loss(
     max_tokens: int | None = None,
     prefix: Prefix = "auto",
     batch_tokens: int | None = None,
+    max_documents: int | None = None,
+    resume: bool = False,
     progress: bool = False,
 ) -> LossResult:
     """Measure the mean next-token NLL of a model on a corpus.
@@ -113,6 +147,11 @@ def evaluate_loss(
         Tokens per window; never more than the model's positions.
     max_tokens
         Score at most this many tokens, taken from the front of the corpus.
+    max_documents
+        Use this many documents from the front of the corpus. Models with different tokenizers see the same texts,
+        and can be compared pairwise, only if they are limited by documents and not by tokens.
+    resume
+        Keep finished batches in the cache and go on from them after the process was killed.
     prefix
         What stands before each window; see `llmprobe.windows`.
     batch_tokens
@@ -126,7 +165,8 @@ def evaluate_loss(
     if model.positions is not None and context > model.positions:
         log.warning("context %d is more than the model's %d positions: using those", context, model.positions)
         context = model.positions
-    windows = list(cut_windows(corpus, model.tokenizer, context=context, prefix=prefix, max_tokens=max_tokens))
+    documents = _Digest(islice(corpus, max_documents))
+    windows = list(cut_windows(documents, model.tokenizer, context=context, prefix=prefix, max_tokens=max_tokens))
     if not windows:
         raise CorpusError(f"{corpus.name} holds no token that can be scored", expected="at least two tokens of text")
     rows = len(next(model.model.get_input_embeddings().parameters()))
@@ -138,9 +178,11 @@ def evaluate_loss(
     if model.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    nll = window_nll(model, windows, batch_tokens=batch_tokens, progress=progress)
+    identity = f"{model.source}|{model.revision}|{model.dtype}|{model.device}|{batch_tokens}|{windows!r}"
+    partial = cache_dir() / "loss" / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.jsonl" if resume else None
+    scores = score_windows(model, windows, batch_tokens=batch_tokens, partial=partial, progress=progress)
     seconds = time.perf_counter() - started
-    sums = _by_document(windows, nll)
+    sums = _by_document(windows, scores.nll)
     return LossResult(
         source=model.source,
         revision=model.revision,
@@ -160,101 +202,25 @@ def evaluate_loss(
         peak_memory_bytes=_peak_memory(model.device),
         documents=sums,
         corpus_version=corpus.version,
-        documents_sha256=hashlib.sha256(repr(windows).encode()).hexdigest(),
+        documents_sha256=documents.hexdigest(),
+        position_nll=scores.position_nll,
+        position_tokens=scores.position_tokens,
     )
 
 
-def window_nll(
-    model: LanguageModel, windows: Sequence[Window], *, batch_tokens: int | None = None, progress: bool = False
-) -> Float[np.ndarray, " w"]:
-    """Summed NLL of each window, in nats, in the order given."""
-    score = _scorer(model)
-    budget = batch_tokens or BATCH_TOKENS[model.device.split(":")[0]]
-    order = sorted(range(len(windows)), key=lambda i: -windows[i].scored)
-    nll = np.zeros(len(windows))
-    with tqdm(total=sum(w.scored for w in windows), unit="token", desc="loss", disable=not progress) as bar:
-        done = 0
-        while done < len(order):
-            longest = windows[order[done]].scored
-            batch = order[done : done + max(1, budget // longest)]
-            try:
-                nll[batch] = score([windows[i] for i in batch])
-            except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise
-                budget = max(longest, budget // 2)
-                torch.cuda.empty_cache()
-                log.warning("out of memory: going on with %d tokens at a time", budget)
-                continue
-            done += len(batch)
-            bar.update(sum(windows[i].scored for i in batch))
-    return nll
+class _Digest:
+    """Documents passed on as they come, their texts hashed on the way."""
 
+    def __init__(self, documents: Iterable[Document]) -> None:
+        self._documents, self._sha256 = documents, hashlib.sha256()
 
-def _scorer(model: LanguageModel) -> Callable[[list[Window]], Float[np.ndarray, " b"]]:
-    """A function from windows to their summed NLL."""
-    network = model.model
-    device = _input_device(model)
-    head = _head(model)
-    step = max(1, LOGIT_BYTES // (4 * network.config.get_text_config().vocab_size))
+    def __iter__(self) -> Iterator[Document]:
+        for document in self._documents:
+            self._sha256.update(document.text.encode() + b"\0")
+            yield document
 
-    @torch.inference_mode()
-    def score(windows: list[Window]) -> Float[np.ndarray, " b"]:
-        width = windows[0].scored
-        ids = torch.zeros(len(windows), width + 1, dtype=torch.long)
-        for row, window in zip(ids, windows, strict=True):
-            row[: len(window.tokens)] = torch.tensor(window.tokens)
-        ids = ids.to(device)
-        hidden = network.base_model(input_ids=ids[:, :-1], use_cache=False)[0] if head else None
-        logits = network(input_ids=ids[:, :-1], use_cache=False).logits if hidden is None else None
-        sums = []
-        for row, window in enumerate(windows):
-            targets = ids[row, 1 : 1 + window.scored]
-            rows = hidden[row] if hidden is not None else logits[row]  # type: ignore[index]
-            sums.append(_sum_nll(rows[: window.scored], targets, head, step))
-        return np.array(sums)
-
-    return score
-
-
-def _sum_nll(
-    rows: Float[Tensor, "t x"], targets: Int[Tensor, " t"], head: Callable[[Tensor], Tensor] | None, step: int
-) -> float:
-    total = 0.0
-    for start in range(0, len(targets), step):
-        chunk = rows[start : start + step]
-        logits = (head(chunk) if head else chunk).float()
-        wanted = targets[start : start + step].to(logits.device)
-        total += float(torch.nn.functional.cross_entropy(logits, wanted, reduction="none").double().sum())
-    return total
-
-
-def _head(model: LanguageModel) -> Callable[[Tensor], Tensor] | None:
-    """Hidden states to logits, as this model does it; None if that cannot be told apart from the whole."""
-    network = model.model
-    output = network.get_output_embeddings()
-    if output is None or network.base_model is network:
-        return None
-    cap = getattr(network.config.get_text_config(), "final_logit_softcapping", None)
-
-    def head(hidden: Tensor) -> Tensor:
-        logits = output(hidden)
-        return cap * torch.tanh(logits / cap) if cap else logits
-
-    # Some models scale their logits in ways of their own: trust the short way only where it gives the same.
-    ids = torch.arange(8, device=_input_device(model))[None]
-    with torch.inference_mode():
-        whole = network(input_ids=ids, use_cache=False).logits
-        parts = head(network.base_model(input_ids=ids, use_cache=False)[0])
-    if whole.shape == parts.shape and torch.allclose(whole.float(), parts.float(), rtol=1e-3, atol=1e-4):
-        return head
-    log.warning("%s shapes its logits in its own way: they are made for whole batches", model.source)
-    return None
-
-
-def _input_device(model: LanguageModel) -> torch.device:
-    """Where token ids go: the first device of a model spread over several."""
-    return next(model.model.get_input_embeddings().parameters()).device
+    def hexdigest(self) -> str:
+        return self._sha256.hexdigest()
 
 
 def _by_document(windows: Sequence[Window], nll: Float[np.ndarray, " w"]) -> DocumentSums:

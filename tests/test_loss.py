@@ -12,9 +12,10 @@ import pytest
 import torch
 from checkpoints import ARCHITECTURES, make_model, make_tokenizer, save
 
+from llmprobe import scoring
 from llmprobe.corpus import Document, open_corpus
 from llmprobe.errors import ConfigError, CorpusError, SourceError
-from llmprobe.loss import DocumentSums, evaluate_loss
+from llmprobe.loss import DocumentSums, evaluate_loss, paired_difference
 from llmprobe.models import LanguageModel, load_model
 from llmprobe.windows import Window, cut_windows, prefix_token
 
@@ -169,6 +170,78 @@ def test_standard_error_is_over_documents() -> None:
         resampled.append((rate * tokens)[pick].sum() / tokens[pick].sum())
     assert sums.stderr == pytest.approx(np.std(resampled), rel=0.05)
     assert math.isnan(DocumentSums(sums.nll[:1], sums.tokens[:1], sums.n_bytes[:1]).stderr)
+
+
+def test_paired_difference_against_resampling_and_by_hand() -> None:
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(50, 500, size=60)
+    hardness = rng.normal(3, 0.6, size=60)
+    a = DocumentSums((hardness + rng.normal(0.10, 0.05, size=60)) * tokens, tokens, tokens * 4)
+    b = DocumentSums(hardness * tokens, tokens, tokens * 4)
+    difference, error = paired_difference(a, b)
+    assert difference == pytest.approx(a.loss - b.loss, rel=1e-12)
+    assert error < 0.2 * a.stderr  # what is hard for both cancels
+    resampled = []
+    for _ in range(4000):
+        pick = rng.integers(0, 60, size=60)
+        resampled.append((a.nll - b.nll)[pick].sum() / tokens[pick].sum())
+    assert error == pytest.approx(np.std(resampled), rel=0.06)
+    with pytest.raises(CorpusError, match="different documents"):
+        paired_difference(a, DocumentSums(b.nll[:5], b.tokens[:5], b.n_bytes[:5]))
+
+
+def test_documents_are_hashed_and_shared_between_tokenizers(corpus: Any) -> None:
+    one = evaluate_loss(wrap(make_model("llama")), corpus, context=16, max_documents=3)
+    other = evaluate_loss(wrap(make_model("gpt2"), make_tokenizer(size=60)), corpus, context=16, max_documents=3)
+    assert one.documents_sha256 == other.documents_sha256
+    assert one.documents.n_bytes.tolist() == other.documents.n_bytes.tolist()
+    assert one.n_tokens != other.n_tokens
+    assert paired_difference(one.documents, other.documents)[1] > 0
+    assert evaluate_loss(wrap(make_model("llama")), corpus, context=16).documents_sha256 != one.documents_sha256
+
+
+def test_loss_by_position(corpus: Any) -> None:
+    model = make_model("llama")
+    found = evaluate_loss(wrap(model), corpus, context=16)
+    tokens: dict[int, list[float]] = {}
+    for window in cut_windows(corpus, make_tokenizer(), context=16):
+        ids = torch.tensor([window.tokens])
+        with torch.no_grad():
+            logits = model(ids[:, :-1]).logits[0].double()
+        nll = -torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0]
+        for position, value in enumerate(nll.tolist(), start=1):
+            tokens.setdefault(position.bit_length(), []).append(value)
+    expected = [np.mean(tokens[k]) for k in sorted(tokens)]
+    np.testing.assert_allclose([loss for _, _, loss in found.by_position()], expected, atol=1e-5)
+    assert [span[:2] for span in found.by_position()] == [(1, 1), (2, 3), (4, 7), (8, 15), (16, 16)]
+
+
+def test_killed_run_goes_on_bit_for_bit(corpus: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = wrap(make_model("qwen2"))
+    windows = list(cut_windows(corpus, model.tokenizer, context=8))
+    whole = scoring.score_windows(model, windows, batch_tokens=16)
+    partial = tmp_path / "partial.jsonl"
+    original = scoring._keep
+    for stop in (1, 2, 4):  # three violent ends, the last in the middle of a line
+        kept = 0
+
+        def dies(path: Path | None, line: dict[str, Any], stop: int = stop) -> None:
+            nonlocal kept
+            kept += 1
+            original(path, line)
+            if kept == stop:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(scoring, "_keep", dies)
+        with pytest.raises(KeyboardInterrupt):
+            scoring.score_windows(model, windows, batch_tokens=16, partial=partial)
+    monkeypatch.setattr(scoring, "_keep", original)
+    assert len(partial.read_bytes().splitlines()) == 7
+    partial.write_bytes(partial.read_bytes()[:-9])
+    again = scoring.score_windows(model, windows, batch_tokens=16, partial=partial)
+    for name in ("nll", "position_nll", "position_tokens"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    assert not partial.exists()
 
 
 def test_head_shortcut_is_dropped_where_logits_are_shaped_otherwise(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
 from llmprobe import console
+
+if TYPE_CHECKING:
+    from llmprobe.corpus import Corpus
+    from llmprobe.loss import LossResult
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,8 @@ class Loss:
     """Tokens per window; never more than the model's positions."""
     max_tokens: int | None = None
     """Score at most this many tokens, from the front of the corpus."""
+    max_documents: int | None = None
+    """Use this many documents: the fair limit between models with different tokenizers."""
     prefix: Literal["auto", "bos", "eos", "none"] = "auto"
     """Token before each window: BOS, else EOS, else none."""
     dtype: str = "float32"
@@ -48,14 +54,16 @@ class Loss:
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value}", expected="at least 1")
         corpus = open_corpus(self.corpus)
+        first: LossResult | None = None
         for source in self.sources:
-            row = self._measure(source, corpus)
+            result = self._measure(source, corpus)
             if self.json:
-                console.emit(row)
+                console.emit(result.summary())
             else:
-                _show(row)
+                _show(result, first)
+            first = first or result
 
-    def _measure(self, source: str, corpus: Any) -> dict[str, Any]:
+    def _measure(self, source: str, corpus: Corpus) -> LossResult:
         from llmprobe.loss import evaluate_loss
         from llmprobe.models import load_model
 
@@ -67,6 +75,8 @@ class Loss:
             max_tokens=self.max_tokens,
             prefix=self.prefix,
             batch_tokens=self.batch_tokens,
+            max_documents=self.max_documents,
+            resume=True,
             progress=True,
         )
         if self.store:
@@ -74,16 +84,30 @@ class Loss:
             from llmprobe.measure import loss_observations
             from llmprobe.observations import ObservationStore
 
-            ObservationStore(self.store).append(
-                *loss_observations("loss", result, m=model.width, **columns(load_families(*self.toml), source))
-            )
-        return result.summary()
+            store = ObservationStore(self.store)
+            rows = loss_observations("loss", result, m=model.width, **columns(load_families(*self.toml), source))
+            store.append(*rows)
+            store.save_arrays(rows[0].key, vars(result.documents))
+        return result
 
 
-def _show(row: dict[str, Any]) -> None:
+def _show(result: LossResult, first: LossResult | None) -> None:
+    from llmprobe.errors import CorpusError
+    from llmprobe.loss import paired_difference
+
     console.say(
-        f"{row['source']} on {row['corpus']}: {row['loss']:.4f} ± {row['loss_stderr']:.4f} nats per token, "
-        f"{row['bits_per_byte']:.4f} bits per byte\n"
-        f"{row['n_tokens']} tokens of {row['n_documents']} documents, windows of {row['context']}, "
-        f"prefix {row['prefix']}, {row['dtype']} on {row['device']}, {row['tokens_per_second']:.0f} tokens/s"
+        f"{result.source} on {result.corpus}: {result.loss:.4f} ± {result.loss_stderr:.4f} nats per token, "
+        f"{result.bits_per_byte:.4f} bits per byte\n"
+        f"{result.n_tokens} tokens of {result.n_documents} documents, windows of {result.context}, "
+        f"prefix {result.prefix}, {result.dtype} on {result.device}, {result.tokens_per_second:.0f} tokens/s\n"
+        "loss by position: " + "  ".join(f"{a}–{b}: {loss:.3f}" for a, b, loss in result.by_position())
     )
+    if first is None:
+        return
+    try:
+        difference, error = paired_difference(result.documents, first.documents)
+    except CorpusError:
+        console.say(f"not paired with {first.source}: other documents (limit by --max-documents to pair)")
+        return
+    unit = "token" if (result.documents.tokens == first.documents.tokens).all() else "byte"
+    console.say(f"minus {first.source}, document by document: {difference:+.4f} ± {error:.4f} nats per {unit}")
