@@ -8,12 +8,25 @@ from __future__ import annotations
 import importlib
 
 _HOME = {
+    "Corpus": "llmprobe.corpus",
+    "FitResult": "llmprobe.fit",
+    "LossResult": "llmprobe.loss",
     "Observation": "llmprobe.observations",
     "ObservationStore": "llmprobe.observations",
     "OverlapStatistics": "llmprobe.overlap",
+    "PowerLawSum": "llmprobe.laws",
     "ProbeError": "llmprobe.errors",
+    "Unembedding": "llmprobe.unembedding",
+    "evaluate_loss": "llmprobe.loss",
+    "fit_window": "llmprobe.window",
+    "load_families": "llmprobe.families",
+    "load_model": "llmprobe.models",
+    "open_corpus": "llmprobe.corpus",
     "overlap_statistics": "llmprobe.overlap",
+    "paired_difference": "llmprobe.loss",
+    "read_unembedding": "llmprobe.unembedding",
     "second_moments": "llmprobe.overlap",
+    "write_report": "llmprobe.report",
 }
 __all__ = sorted(_HOME)
 
