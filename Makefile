@@ -18,7 +18,7 @@ demo: install
 	$(BIN)/python recipes/quickstart.py
 
 test: install
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: install
 	$(BIN)/ruff check .
