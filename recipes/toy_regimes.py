@@ -1,0 +1,184 @@
+"""Two regimes of the toy model: growth makes superposition strong, decay makes it weak (arXiv:2505.10465, Figs 3–6).
+
+Trains a grid of weight decay γ × data exponent α × width m and shows, beside what was published: the represented
+fraction phi, the exponent α_m of the loss against width, the loss against what is left unlearned, and the mean
+square overlap in three definitions against 1/m and Welch's bound.
+
+    python recipes/toy_regimes.py --quick      under three minutes on two cores
+    python recipes/toy_regimes.py              the paper's 1,020 runs: about a minute each on one core
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+
+from llmprobe import console
+from llmprobe.observations import ObservationStore
+from llmprobe.overlap import welch_mean_sq
+from llmprobe.plots import COLOURS, STYLE, save
+from toymodels.curves import OVERLAPS, WidthCurve, width_curve
+from toymodels.presets import WIDTHS, preset
+from toymodels.sweep import executor, sweep
+from toymodels.theory import strong_exponent, weak_exponent
+
+STUDY = "toy_regimes"
+GAMMAS = tuple(float(g) for g in np.linspace(-1, 1, 10))
+ALPHAS = tuple(float(a) for a in np.linspace(0, 2, 17))
+HEADER = ("γ", "α", "α_m", "±", "window", "α_m there", "±", "R²", "published", "phi½", "m·c²", "m·c² long", "m·plain")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Which grid, and where."""
+
+    quick: bool = False
+    """A small grid of short runs."""
+    gammas: tuple[float, ...] | None = None
+    """Weight decays γ; the paper's ten when left out."""
+    alphas: tuple[float, ...] | None = None
+    """Data exponents α; the paper's seventeen when left out."""
+    seed: int = 0
+    """Of every run."""
+    workers: int = 2
+    """Runs at a time on this machine."""
+    cluster: str | None = None
+    """Address of a dask scheduler to send the runs to instead."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    out: Path = Path("runs/toy_regimes")
+    """Where observations, figures and the table go."""
+
+
+def main(config: Config) -> list[WidthCurve]:
+    """Train what is missing, then draw and tabulate."""
+    name = "quick" if config.quick else "small"
+    gammas = config.gammas or ((-1.0, 0.1) if config.quick else GAMMAS)
+    alphas = config.alphas or ((1.0, 1.5) if config.quick else ALPHAS)
+    store = ObservationStore(config.out / "observations.jsonl")
+    grid = [
+        [preset(name, m=m, weight_decay=g, data_exponent=a, seed=config.seed) for m in WIDTHS[name]]
+        for g in gammas
+        for a in alphas
+    ]
+    with executor(config.workers, config.cluster) as pool:
+        rows = sweep([run for curve in grid for run in curve], store, pool, study=STUDY, device=config.device)
+    found = [width_curve(runs, rows[k * len(runs) : (k + 1) * len(runs)], store, STUDY) for k, runs in enumerate(grid)]
+    lines = console.table([table_row(curve) for curve in found], HEADER)
+    (config.out / "table.txt").write_text(lines + "\n", encoding="utf-8")
+    console.say(lines)
+    for title, figure in figures(found).items():
+        save(figure, str(config.out / f"{title}.png"))
+    console.say(f"\nfigures in {config.out.resolve()}")
+    return found
+
+
+def table_row(curve: WidthCurve) -> tuple[object, ...]:
+    """One line: the exponent over all widths and on the straight stretch, and the overlaps relative to 1/m."""
+    g, a = curve.config.weight_decay, curve.config.data_exponent
+    whole, window = curve.whole(), curve.window()
+    m = curve.column("m")
+    there = (
+        (f"{window.window.lo:g}–{window.window.hi:g}", window.exponent, window.stderr)
+        if window
+        else ("none", float("nan"), float("nan"))
+    )
+    scaled = [float(np.nanmean(m * curve.overlaps[name])) for name in OVERLAPS]
+    published = strong_exponent(a) if g < 0 else weak_exponent(a)
+    phi = float(curve.column("phi_half").mean())
+    return (g, a, whole.exponent, whole.stderr, *there, whole.result.r2, published, phi, *scaled)
+
+
+def figures(found: Sequence[WidthCurve]) -> dict[str, Figure]:
+    """The paper's four views of the grid."""
+    with mpl.rc_context(STYLE):
+        return {
+            "phi": phi_figure(found),
+            "exponents": exponent_figure(found),
+            "unlearned": unlearned_figure(found),
+            "overlaps": overlap_figure(found),
+        }
+
+
+def phi_figure(found: Sequence[WidthCurve]) -> Figure:
+    """Represented fraction over γ, a line per α."""
+    figure = Figure(figsize=(5.6, 4))
+    axes = figure.subplots()
+    for k, a in enumerate(sorted({c.config.data_exponent for c in found})):
+        line = sorted(
+            (c.config.weight_decay, c.column("phi_half").mean()) for c in found if c.config.data_exponent == a
+        )
+        axes.plot(*zip(*line, strict=True), "o-", ms=4, color=COLOURS[k % len(COLOURS)], label=f"α = {a:g}")
+    axes.set(xlabel="weight decay γ", ylabel="represented fraction φ½", title="Growth represents all features")
+    axes.legend()
+    return figure
+
+
+def exponent_figure(found: Sequence[WidthCurve]) -> Figure:
+    """α_m against α in both regimes, with the published expectations."""
+    figure = Figure(figsize=(5.6, 4))
+    axes = figure.subplots()
+    grid = np.linspace(0, 2, 81)
+    axes.plot(grid, [strong_exponent(a) for a in grid], color=COLOURS[0], ls=":", label="max(1, 2(α − 1))")
+    axes.plot(grid, [weak_exponent(a) for a in grid], color=COLOURS[1], ls=":", label="α − 1")
+    for name, colour, sign in (("strong, γ < 0", COLOURS[0], -1), ("weak, γ > 0", COLOURS[1], 1)):
+        points = [(c.config.data_exponent, c.whole()) for c in found if c.config.weight_decay * sign > 0]
+        for k, (a, fit) in enumerate(points):
+            label = name if k == 0 else None
+            axes.errorbar([a], [fit.exponent], yerr=[fit.stderr], fmt="o", ms=4, color=colour, label=label)
+    axes.set(xlabel="data exponent α", ylabel="model exponent α_m", title="How fast the loss falls with width")
+    axes.legend()
+    return figure
+
+
+def unlearned_figure(found: Sequence[WidthCurve]) -> Figure:
+    """Loss of weakly superposed models against what their unlearned features carry."""
+    figure = Figure(figsize=(5.6, 4))
+    axes = figure.subplots()
+    weak = [c for c in found if c.config.weight_decay > 0]
+    for k, curve in enumerate(weak):
+        label = f"γ = {curve.config.weight_decay:.2g}, α = {curve.config.data_exponent:g}"
+        colour = COLOURS[k % len(COLOURS)]
+        axes.loglog(curve.unlearned, curve.column("loss"), "o", ms=4, color=colour, label=label)
+        axes.loglog(curve.by_rank, curve.column("loss"), "x", ms=4, color=colour)
+    if weak:
+        ends = np.array([min(c.unlearned.min() for c in weak), max(c.unlearned.max() for c in weak)])
+        axes.loglog(ends, ends, color="grey", lw=1)
+        axes.legend()
+    axes.set(
+        xlabel="⟨v²⟩ Σ p_i over the unlearned (×: over as many of the rarest)",
+        ylabel="loss",
+        title="Weak regime: the loss is what is not learned",
+    )
+    return figure
+
+
+def overlap_figure(found: Sequence[WidthCurve]) -> Figure:
+    """Mean square overlap against 1/m, three definitions, at the strongest growth of the grid."""
+    figure = Figure(figsize=(10.5, 3.8))
+    panels = figure.subplots(1, len(OVERLAPS), sharey=True)
+    lowest = min(c.config.weight_decay for c in found)
+    strong = [c for c in found if c.config.weight_decay == lowest]
+    for axes, name in zip(panels, OVERLAPS, strict=True):
+        m = np.unique(np.concatenate([c.column("m") for c in strong]))
+        n = strong[0].config.n
+        axes.loglog(1 / m, 1 / m, color="grey", lw=1, label="1/m")
+        axes.loglog(1 / m, [welch_mean_sq(n, int(k)) for k in m], color="grey", lw=1, ls="--", label="Welch")
+        for k, curve in enumerate(strong):
+            label = f"α = {curve.config.data_exponent:g}"
+            axes.loglog(1 / curve.column("m"), curve.overlaps[name], "o", ms=4, color=COLOURS[k % 8], label=label)
+        axes.set(xlabel="1/m", title=name)
+    panels[0].set_ylabel("mean square overlap")
+    panels[0].legend()
+    return figure
+
+
+if __name__ == "__main__":
+    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
