@@ -9,6 +9,8 @@ Each comparison is a function registered by its name; it prints a table of times
 from __future__ import annotations
 
 import math
+import multiprocessing
+import resource
 import statistics
 import sys
 import time
@@ -18,9 +20,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from llmprobe.console import guarded, say, table
+from llmprobe.corpus import Corpus, open_corpus
 from llmprobe.errors import ConfigError
+from llmprobe.loss import evaluate_loss
+from llmprobe.models import LanguageModel, load_model
+from llmprobe.overlap import overlap_statistics, second_moments
+from llmprobe.scoring import score_windows
+from llmprobe.unembedding import read_unembedding
+from llmprobe.windows import Window, cut_windows
 from toymodels.features import frequencies
 from toymodels.presets import SuperpositionConfig, preset
 from toymodels.training import Run, schedule
@@ -135,6 +145,114 @@ def toy_large(options: Options) -> None:
     dense, ours = race(config, first, last, every=20 if options.quick else 40, dense_steps=1)
     say(f"n = 10240, B = 8192, steps {first} to {last} of {config.steps}, {options.threads} thread")
     say(table([(64, dense, ours, dense / ours)], ["m", "dense ms/step", "ours ms/step", "ratio"]))
+
+
+def float64_pass(W: Tensor, block: int = 1024) -> float:
+    """Mean |cos| as one would first write it: all blocks of cosines, each turned into float64."""
+    U = torch.nn.functional.normalize(W, dim=1)
+    total = sum(float((left @ right.T).double().abs().sum()) for left in U.split(block) for right in U.split(block))
+    return (total - len(W)) / (len(W) * (len(W) - 1))
+
+
+@comparison("overlap")
+def overlap(options: Options) -> None:
+    """The sample model's unembedding: all pairs raw and centred, and exact second moments alone."""
+    W = read_unembedding("sample:smollm2-135m").W
+    if options.quick:
+        W = W[:16384]
+    naive, ours, moments = [], [], []
+    for _ in tqdm(range(3), desc="overlap", unit="round"):
+        naive.append(timed(lambda: (float64_pass(W), float64_pass(W - W.mean(0)))))
+        ours.append(timed(lambda: overlap_statistics(W, method="exact")))
+        moments += [timed(lambda: second_moments(W)) for _ in range(5)]
+    a, b, c = (statistics.median(times) for times in (naive, ours, moments))
+    say(f"{len(W)} × {W.shape[1]}, {options.threads} thread, medians of 3 (15 for the moments)")
+    rows = [
+        ("all pairs, blocks turned into float64, raw + centred", a, a / b),
+        ("all pairs, shared symmetric tiles, and everything else", b, 1.0),
+        ("exact raw second moments alone", c, b / c),
+    ]
+    say(table(rows, ("what", "seconds", "ratio")))
+    say(f"the float64 pass (one of the two) takes {a / 2 / c:.0f} times as long as the second moments")
+
+
+@comparison("loss")
+def loss(options: Options) -> None:
+    """Tokens per second of the sample model's loss against one plain forward a window, float32 and bfloat16."""
+    corpus, limit = open_corpus("stdlib"), 2048 if options.quick else 8192
+    values: dict[str, float] = {}
+    rows = []
+    for dtype in ("float32", "bfloat16"):
+        model = load_model("sample:smollm2-135m", dtype=dtype, device="cpu")
+        windows = list(cut_windows(corpus, model.tokenizer, context=512, max_tokens=limit))
+        plain, ours = [], []
+        for _ in tqdm(range(3), desc=dtype, unit="round"):
+            plain.append(timed(lambda model=model, windows=windows: plain_loss(model, windows)))  # type: ignore[misc]
+            ours.append(
+                timed(lambda model=model: values.update({model.dtype: measured(model, corpus, limit)}))  # type: ignore[misc]
+            )
+        a, b = statistics.median(plain), statistics.median(ours)
+        rows.append((dtype, limit / a, limit / b, a / b, values[dtype]))
+    say(f"{limit} tokens, windows of 512, {options.threads} thread, medians of 3")
+    say(table(rows, ("type", "plain tokens/s", "ours tokens/s", "ratio", "loss")))
+    fast = rows[1][2] / rows[0][1]
+    say(f"bfloat16 over plain float32: {fast:.2f} times; it differs by {rows[1][4] - rows[0][4]:+.5f} nats per token")
+
+
+def plain_loss(model: LanguageModel, windows: list[Window]) -> float:
+    """One window at a time through the whole model."""
+    total = 0.0
+    with torch.inference_mode():
+        for window in windows:
+            ids = torch.tensor([window.tokens])
+            logits = model.model(ids[:, :-1]).logits[0].float()
+            total += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
+    return total
+
+
+def measured(model: LanguageModel, corpus: Corpus, limit: int) -> float:
+    """Our loss."""
+    return evaluate_loss(model, corpus, context=512, max_tokens=limit).loss
+
+
+@comparison("loss-memory")
+def loss_memory(options: Options) -> None:
+    """Peak memory beyond the weights at a vocabulary of 262144, each way in a process of its own."""
+    peaks = {}
+    for way in ("weights", "plain", "ours"):
+        context = multiprocessing.get_context("spawn")
+        queue = context.Queue()
+        process = context.Process(target=_peak, args=(way, 256 if options.quick else 1024, queue))
+        process.start()
+        peaks[way] = queue.get()
+        process.join()
+    plain, ours = peaks["plain"] - peaks["weights"], peaks["ours"] - peaks["weights"]
+    rows = [("plain forward, all logits", plain / 1e6), ("ours", ours / 1e6)]
+    say(table(rows, ("beyond the weights", "MB")))
+    say(f"ours needs {ours / plain:.3f} of the plain forward's")
+
+
+def _peak(way: str, context: int, queue: multiprocessing.Queue[int]) -> None:
+    torch.set_num_threads(1)
+    config = LlamaConfig(
+        vocab_size=262144, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4, max_position_embeddings=2048, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    network = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    windows = [Window(0, tuple(range(context + 1)), context)]
+    model = LanguageModel(network, None, "random", "", "float32", "cpu", 2048)  # type: ignore[arg-type]
+    if way == "plain":
+        plain_loss(model, windows)
+    if way == "ours":
+        score_windows(model, windows)
+    queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that something takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def main(argv: list[str] | None = None) -> int:
