@@ -241,7 +241,9 @@ class Sampler:
         rows = occupied.amax(1).clamp(min=1)
         base = (rows.cumsum(0) - rows)[:, None] * R + rows[:, None] * torch.arange(R, device=self.home)
         group = torch.repeat_interleave(torch.arange(groups, device=self.home), events)
-        slot = place[1:] - 1 + (base.view(-1) - before[:-1])[group]  # numbered through the chunk, padding included
+        slot = (
+            place[1:] - 1 + (base.view(-1) - before[:-1]).index_select(0, group)
+        )  # numbered through the chunk, padding included
         begin = first[:-1:R]  # where each step's events begin
         origin = base[:, 0]  # and its slots
         heights, starts, slots = rows.tolist(), begin.tolist(), origin.tolist()
@@ -250,7 +252,7 @@ class Sampler:
         slot_start = per_slot.cumsum(0).sub_(per_slot)
         slot_start -= torch.repeat_interleave(begin, rows * R)
         step = torch.div(group, R, rounding_mode="floor") if R > 1 else group
-        slot -= origin[step]
+        slot -= origin.index_select(0, step)
         unit = feature + (group % R) * n if R > 1 else feature
         # sorting units with the event's position in the low bits gives their order in one sort
         code, low = step * (R * n) + unit, max(1, len(key)).bit_length()
@@ -259,7 +261,7 @@ class Sampler:
         unit_start = per_unit.cumsum(1).sub_(per_unit)
         empty = self.batch - occupied
         home = [per_slot.clamp(max=1).to(self.dtype), empty.to(self.dtype), slot, unit, value]
-        home += [slot_start, slot[position], value[position], unit_start]
+        home += [slot_start, slot.index_select(0, position), value.index_select(0, position), unit_start]
         used, empty, slot, unit, value, slot_start, unit_slot, unit_value, unit_start = (
             tensor.to(self.device) for tensor in home
         )

@@ -67,7 +67,9 @@ class Finder:
         rows = rows[np.argsort(reach[rows])]
         columns = columns[np.argsort(threshold[columns])]
         widths = np.searchsorted(threshold[columns], reach[rows])  # columns that a row may fire
-        h, P = h[torch.from_numpy(rows)], P[torch.from_numpy(columns)].T
+        # index_select copies rows several times faster than indexing does
+        h = h.index_select(0, torch.from_numpy(rows))
+        P = P.index_select(0, torch.from_numpy(columns)).T
         limit = self.block_bytes // P.element_size()
         none = np.empty(0, dtype=np.int64)
         found = [(none, none, np.empty(0, dtype=h.numpy().dtype))]
