@@ -97,20 +97,21 @@ def race(config: SuperpositionConfig, first: int, last: int, every: int, dense_s
     """Milliseconds per step, dense and ours, from step `first` to `last` of our run.
 
     Every `every` steps of ours, `dense_steps` of the dense model are timed; its cost does not depend on the step.
+    Time is the processor's, which on one thread is the clock's less what other programs took.
     """
     run, dense = Run([config], torch.device("cpu")), DenseToy(config)
     share = schedule(config)
     dense.step(share[0])
     ours, theirs = 0.0, []
     for step in tqdm(range(0, last, every), desc=f"m={config.m}", unit=f"{every} steps", leave=False):
-        began = time.perf_counter()
+        began = time.process_time()
         run.advance(min(step + every, last))
         if step >= first:
-            ours += time.perf_counter() - began
+            ours += time.process_time() - began
             for _ in range(dense_steps):
-                began = time.perf_counter()
+                began = time.process_time()
                 dense.step(share[step])
-                theirs.append(time.perf_counter() - began)
+                theirs.append(time.process_time() - began)
     return 1e3 * statistics.mean(theirs), 1e3 * ours / (last - first)
 
 
