@@ -43,7 +43,7 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> ObservationStore:
 
 def test_a_second_sweep_trains_nothing(serial, tmp_path, monkeypatch) -> None:
     first = sweep(GRID, serial, progress=False)
-    monkeypatch.setattr("toymodels.sweep.train", None)
+    monkeypatch.setattr("toymodels.sweep.train_replicas", None)
     assert sweep(GRID, serial, progress=False) == first
     assert without_time(first)[0]["m"] == 4
     assert len(values(serial)) == 5 * len(GRID)
@@ -71,6 +71,16 @@ def test_processes_give_the_same_bits(serial, tmp_path) -> None:
     assert values(store) == values(serial)
     assert [(row["m"], row["weight_decay"]) for row in rows] == [(c.m, c.weight_decay) for c in GRID]
     assert (trained_arrays(store, GRID[3])["W"] == trained_arrays(serial, GRID[3])["W"]).all()
+
+
+def test_runs_of_equal_shape_in_one_loop_agree_to_rounding(serial, tmp_path) -> None:
+    store = ObservationStore(tmp_path / "o.jsonl")
+    rows = sweep(GRID, store, replicas=8, progress=False)
+    expected = sweep(GRID, serial, progress=False)
+    assert [row["m"] for row in rows] == [4, 8, 4, 8]
+    assert values(store).keys() == values(serial).keys()
+    for row, other in zip(rows, expected, strict=True):
+        assert row["loss"] == pytest.approx(other["loss"], rel=1e-3)
 
 
 def test_a_killed_process_loses_nothing(serial, tmp_path) -> None:

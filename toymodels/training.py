@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from llmprobe.errors import ConfigError, StoreError
-from llmprobe.observations import Observation, Provenance
+from llmprobe.observations import Observation, Provenance, Scalar
 from llmprobe.overlap import second_moments
 from llmprobe.regime import represented_fraction
 from toymodels.features import CHUNK_EVENTS, Batch, Sampler, frequencies
@@ -268,7 +268,7 @@ class Run:
             self.advance(first + self.sampler.steps)
             self._check()
             if report is not None:
-                report(self.step - first)
+                report((self.step - first) * len(self.configs))
             if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
                 self.save(checkpoint, self.seconds + time.perf_counter() - began)
                 saved = time.perf_counter()
@@ -350,11 +350,15 @@ def initial(config: SuperpositionConfig) -> Float[Tensor, "n m1"]:
     return P
 
 
+def shared_settings(config: SuperpositionConfig) -> dict[str, Scalar]:
+    """What must agree between runs that share a loop."""
+    return {k: v for k, v in asdict(config).items() if k not in OWN_TO_REPLICAS}
+
+
 def _check_shared(configs: Sequence[SuperpositionConfig]) -> None:
     if not configs:
         raise ConfigError("no runs to train", expected="at least one configuration")
-    shared = [{k: v for k, v in asdict(c).items() if k not in OWN_TO_REPLICAS} for c in configs]
-    if any(other != shared[0] for other in shared):
+    if any(shared_settings(c) != shared_settings(configs[0]) for c in configs):
         raise ConfigError(
             "replicas of different shape or schedule",
             expected=f"configurations that differ only in {', '.join(OWN_TO_REPLICAS)}",
