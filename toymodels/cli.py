@@ -83,7 +83,58 @@ class Superposition:
             console.say(console.table([list(row.values()) for row in rows], list(rows[0])))
 
 
-COMMANDS: dict[str, type[console.Command]] = {"superposition": Superposition}
+@dataclass(frozen=True)
+class TeacherStudent:
+    """Train a student on diag(i^−b) with features p_i ∝ i^(−a), and fit how fast its loss falls in time."""
+
+    n: int = 256
+    """Features N."""
+    k: int = 128
+    """Dimensions K of the student."""
+    a: float = 1.5
+    """p_i ∝ i^(−a)."""
+    b: float = 1.0
+    """The teacher scales feature i by i^(−b)."""
+    student: str = "small"
+    """small, random, interference, none (no superposition, in closed form), or another row of the table of students."""
+    control: bool = False
+    """Train the same student with K = N and W = 1 instead."""
+    seed: int = 0
+    """Of start and data."""
+    time: float | None = None
+    """Train until t = rate · steps is this; the student's own when left out."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    threads: int = 1
+    """Cores."""
+    store: Path | None = None
+    """Observation file to append the exponent to, the curve beside it."""
+    study: str = "teacher_student"
+    """Name of the study in the store."""
+    details: bool = False
+    """Print also what is to be seen beside the exponent: other windows, the run without superposition, warnings."""
+    json: bool = False
+    """Print a JSON line on stdout and nothing else."""
+
+    def run(self) -> None:
+        from toymodels.teacher import TeacherConfig, run
+
+        config = TeacherConfig(self.n, self.k, self.a, self.b, self.student, not self.control, self.seed, self.time)
+        result = run(config, device=self.device, threads=self.threads)
+        row = result.to_dict(details=self.details)
+        if self.store is not None:
+            store, observation = ObservationStore(self.store), result.observation(self.study)
+            store.save_arrays(observation.key, result.arrays())
+            store.append(observation)
+        for warning in result.warnings:
+            console.progress(f"warning: {warning}")
+        if self.json:
+            console.emit(row)
+        else:
+            console.say(console.table(list(row.items()), ("", "value")))
+
+
+COMMANDS: dict[str, type[console.Command]] = {"superposition": Superposition, "teacher-student": TeacherStudent}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -38,18 +38,21 @@ class Task:
         The teacher is diag(i^(−b)).
     mean_square
         ⟨v²⟩ of the amplitude: 1/3 for v ~ U(0, 1), 1 for v = 1.
+    density
+        1: one feature at a time. Otherwise features are independent, active with min(1, density · p_i).
     """
 
     n: int
     a: float
     b: float
     mean_square: float = 1 / 3
+    density: float = 1.0
 
     @property
     def probabilities(self) -> np.ndarray:
-        """p_i, shape [N]."""
+        """Of each feature being active, shape [N]."""
         p = np.arange(1, self.n + 1, dtype=float) ** -self.a
-        return p / p.sum()
+        return np.minimum(1.0, self.density * p / p.sum())
 
     @property
     def weights(self) -> np.ndarray:
@@ -117,8 +120,8 @@ def finite_window(task: Task, *, first: float = FIRST, pollution: float = POLLUT
     last = task.n * pollution ** (1 / decay) if decay > 0 else 0.0
     if last < 1.5 * first:
         raise FitError(
-            f"N = {task.n} features at a = {task.a:g}, b = {task.b:g}: the missing ones carry more than {pollution:.0%} "
-            f"of the loss from feature {max(last, 0):.2g} on",
+            f"N = {task.n} features at a = {task.a:g}, b = {task.b:g}: the missing ones carry more than "
+            f"{pollution:.0%} of the loss from feature {max(last, 0):.2g} on",
             expected=f"a window from feature {first:g} on, for the exponent (a + 2b − 1)/a to show",
             fix="raise N, a or b",
         )

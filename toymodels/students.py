@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -17,6 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llmprobe.errors import ConfigError
+from toymodels.dynamics_theory import Task
 from toymodels.training import stream
 
 Embed = Callable[[int, int, torch.Generator, int], Tensor]
@@ -41,7 +42,7 @@ class Student:
     amplitude
         ⟨v²⟩ of one-at-a-time features: 1/3 for v ~ U(0, 1), 1 for v = 1 (which a trained bias needs).
     density
-        Sampled data: feature i is active with probability min(1, density · p_i).
+        Of sampled data: feature i is active with probability min(1, density · p_i).
     batch
         Rows of a sampled step.
     optimiser
@@ -66,7 +67,7 @@ class Student:
     start_by_width: bool = True
     data: Literal["population", "sampled"] = "population"
     amplitude: float = 1 / 3
-    density: float = 4.0
+    density: float = 1.0
     batch: int = 64
     optimiser: Literal["gd", "adam"] = "gd"
     rate: float = 0.9
@@ -80,6 +81,15 @@ class Student:
         """Whether nothing but the bias learns: outputs are then independent and need no matrix products."""
         return self.trains == ("c",)
 
+    def task(self, n: int, a: float, b: float) -> Task:
+        """What this student is to learn, in the amplitudes and density of its data."""
+        return Task(n, a, b, self.amplitude, self.density)
+
+    def control(self) -> Student:
+        """The same student with one dimension per feature: K = N, W = 1 and fixed, B and c start alike."""
+        trains = tuple(part for part in self.trains if part != "W")
+        return replace(self, embedding="identity", trains=trains, superposed=False)
+
 
 STUDENTS: dict[str, Student] = {
     "small": Student(note="W and B learn from a tiny start: the teacher is learned"),
@@ -88,9 +98,10 @@ STUDENTS: dict[str, Student] = {
         start=1.0,
         start_by_width=False,
         data="sampled",
+        density=4.0,
         rate=0.5,
         rule="decay",
-        time=3000.0,
+        time=300.0,
         note="a large random B: interference is unlearned",
     ),
     "interference": Student(
@@ -100,7 +111,7 @@ STUDENTS: dict[str, Student] = {
         amplitude=1.0,
         rate=0.7,
         rule="decay",
-        time=1e5,
+        time=1e4,
         note="only the bias learns: interference alone",
     ),
     "fixed-W": Student(trains=("B",), note="as small, W fixed"),
@@ -132,14 +143,6 @@ def student(name: str) -> Student:
     if name not in STUDENTS:
         raise ConfigError(f"student {name!r}", expected=f"one of none, {', '.join(STUDENTS)}")
     return STUDENTS[name]
-
-
-def control(row: Student) -> Student:
-    """The same student with one dimension per feature: K = N, W = 1 and fixed, the same start of B."""
-    from dataclasses import replace
-
-    trains = tuple(part for part in row.trains if part != "W")
-    return replace(row, embedding="identity", trains=trains, superposed=False)
 
 
 def _identity(k: int, n: int, generator: torch.Generator, seed: int) -> Tensor:
