@@ -70,11 +70,11 @@ class Task:
         return float(0.5 * np.sum(self.weights * self.teacher**2))
 
 
-def unsuperposed_loss(task: Task, t: ArrayLike) -> np.ndarray:
+def unsuperposed_loss(task: Task, t: ArrayLike | float) -> np.ndarray:
     """L(t) of gradient flow from zero without superposition (K = N, W = 1, linear); shape as t."""
     times = np.asarray(t, dtype=float)
     weights = task.weights
-    return 0.5 * np.exp(-2 * times[..., None] * weights) @ (weights * task.teacher**2)
+    return np.asarray(0.5 * np.exp(-2 * times[..., None] * weights) @ (weights * task.teacher**2))
 
 
 def unsuperposed_exponent(a: float, b: float) -> float:

@@ -191,7 +191,7 @@ class Descent:
 
     def __init__(self, row: Student, rates: Sequence[float], like: Tensor) -> None:
         self.adam = row.optimiser == "adam"
-        self.rates = torch.tensor(list(rates)).to(like)
+        self.rates = torch.tensor(list(rates), dtype=torch.float64).to(like)
         self.mean: dict[str, Tensor] = {}
         self.square: dict[str, Tensor] = {}
         self.steps = 0

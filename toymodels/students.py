@@ -20,6 +20,8 @@ from llmprobe.errors import ConfigError
 from toymodels.dynamics_theory import Task
 from toymodels.training import stream
 
+TOY_STEPS = 2000  # of the superposition toy whose W is taken
+
 Embed = Callable[[int, int, torch.Generator, int], Tensor]
 
 
@@ -171,7 +173,7 @@ def _trained(k: int, n: int, generator: torch.Generator, seed: int) -> Tensor:
     from toymodels.presets import SuperpositionConfig
     from toymodels.training import train
 
-    config = SuperpositionConfig(n=n, m=k, batch=256, steps=2000, rate=0.02, bias_rate=0.02, seed=seed)
+    config = SuperpositionConfig(n=n, m=k, batch=256, steps=TOY_STEPS, rate=0.02, bias_rate=0.02, seed=seed)
     return unit_columns(train(config, device="cpu").W.double().T)
 
 

@@ -300,6 +300,10 @@ class TeacherResult:
     def observation(self, study: str = "teacher_student") -> Observation:
         """The exponent as a row of the store; the curve belongs beside it, see `arrays`."""
         c = self.config
+        beside = {
+            name: None if isinstance(value, float) and not math.isfinite(value) else value
+            for name, value in self.to_dict(details=True).items()
+        }
         return Observation(
             study=study,
             source_kind="toy",
@@ -311,9 +315,7 @@ class TeacherResult:
             m=c.dimensions,
             n=c.n,
             n_samples=self.fit.window.n_points,
-            provenance=Provenance.here(
-                c.settings(), **self.to_dict(details=True), device=self.device, first_loss=self.curve.first
-            ),
+            provenance=Provenance.here(c.settings(), **beside, device=self.device, first_loss=self.curve.first),
         )
 
     def arrays(self) -> dict[str, np.ndarray]:
