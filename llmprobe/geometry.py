@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from llmprobe.errors import TensorError
-from llmprobe.rows import BLOCK, Rows, checked_rows
+from llmprobe.rows import BLOCK, Rows
 
 TILE = 2048
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
@@ -73,7 +73,7 @@ def cosine_distribution(
     TensorError
         As for `overlap_statistics`.
     """
-    data = Rows(checked_rows(W, drop_zero_rows=False))
+    data = Rows(W)
     chosen = torch.randperm(data.n, generator=torch.Generator().manual_seed(seed))[:rows].to(W.device)
     left = data.unit(chosen, center=center)
     counts = torch.zeros(bins, dtype=torch.float64)
@@ -97,7 +97,7 @@ def closest_pairs(W: Float[Tensor, "n m"], *, k: int = 20, center: bool = False,
     TensorError
         As for `overlap_statistics`.
     """
-    data = Rows(checked_rows(W, drop_zero_rows=False))
+    data = Rows(W)
     best: list[tuple[float, int, int]] = []
     floor = -math.inf
     for i in tqdm(range(0, data.n, TILE), desc="closest pairs", unit="tile row", disable=not progress, leave=False):
@@ -138,7 +138,7 @@ def by_frequency(
     """
     if len(counts) != len(W):
         raise TensorError(f"{len(counts)} counts for {len(W)} rows", expected="one per row")
-    data = Rows(checked_rows(W, drop_zero_rows=False))
+    data = Rows(W)
     overlap = row_mean_sq_cos(data, center=center).cpu().numpy()
     norms = data.norms.cpu().numpy()
     order = np.argsort(-counts, kind="stable")

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from llmprobe.errors import TensorError
 from llmprobe.regime import represented_fraction, superposition
-from llmprobe.rows import BLOCK, Rows, checked_rows
+from llmprobe.rows import BLOCK, Rows
 
 Method = Literal["auto", "exact", "sampled"]
 TILE = 1024  # rows and columns of one tile of cosines: two such float32 tiles stay in a core's cache
@@ -100,7 +100,7 @@ def second_moments(W: Float[Tensor, "n m"], *, center: bool = False, drop_zero_r
     TensorError
         Fewer than two rows, a value that is not finite, or a zero row.
     """
-    rows = Rows(checked_rows(W, drop_zero_rows))
+    rows = Rows(W, drop_zero_rows=drop_zero_rows)
     return _moments(rows, center)
 
 
@@ -137,7 +137,7 @@ def overlap_statistics(
     TensorError
         Fewer than two rows, a value that is not finite, or a zero row.
     """
-    data = Rows(checked_rows(W, drop_zero_rows))
+    data = Rows(W, drop_zero_rows=drop_zero_rows)
     n, m = data.n, data.m
     exact = method == "exact" or (method == "auto" and float(n) * n * m <= AUTO_EXACT) or rows >= n
     pairs = _all_pairs(data, progress) if exact else _sampled_pairs(data, rows, seed, progress)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,24 +27,33 @@ class Rows:
         |W_i| in float64 and 1/|W_i|; shape [n].
     centred_scale
         |W_i| / |W_i − μ|, NaN for a row that equals the mean; shape [n].
+
+    Raises
+    ------
+    TensorError
+        Fewer than two rows, a value that is not finite, or (unless they are dropped) a zero row.
     """
 
-    def __init__(self, W: Tensor) -> None:
-        self.W = W
-        self.n, self.m = W.shape
-        self.dtype = _working(W.dtype)
-        total = torch.zeros(self.m, dtype=torch.float64, device=W.device)
+    def __init__(self, W: Tensor, *, drop_zero_rows: bool = False) -> None:
+        self.dtype = torch.float64 if W.dtype == torch.float64 else torch.float32
+        self.W, self.norms = _with_direction(W, self.dtype, drop_zero_rows)
+        self.n, self.m = self.W.shape
+        self.inverse = (1 / self.norms).to(self.dtype)
+
+    @cached_property
+    def mean(self) -> Tensor:
+        total = torch.zeros(self.m, dtype=torch.float64, device=self.W.device)
         for _, block in self.blocks():
             total += block.double().sum(0)
-        self.mean = (total / self.n).to(self.dtype)
-        # Written in place: small results kept between large temporaries would pin the heap's pages.
-        self.norms, centred = torch.empty(2, self.n, dtype=torch.float64, device=W.device)
+        return (total / self.n).to(self.dtype)
+
+    @cached_property
+    def centred_scale(self) -> Tensor:
+        centred = torch.empty_like(self.norms)
         for where, block in self.blocks():
-            self.norms[where] = _norms(block)
             centred[where] = _norms(block - self.mean)
         degenerate = centred <= 8 * torch.finfo(self.dtype).eps * self.norms
-        self.inverse = (1 / self.norms).to(self.dtype)
-        self.centred_scale = (self.norms / centred.masked_fill(degenerate, math.nan)).to(self.dtype)
+        return (self.norms / centred.masked_fill(degenerate, math.nan)).to(self.dtype)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """W in blocks of rows, in the type that products are taken in."""
@@ -66,33 +76,30 @@ class Rows:
         return h, torch.mv(x, self.mean) + 0.5 * h * self.mean.dot(self.mean)
 
 
-def _working(stored: torch.dtype) -> torch.dtype:
-    return torch.float64 if stored == torch.float64 else torch.float32
-
-
 def _norms(block: Tensor) -> Tensor:
     return torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
 
 
-def checked_rows(W: Tensor, drop_zero_rows: bool) -> Tensor:
-    """W, or W without its zero rows; `TensorError` where a row has no direction or a value is not finite."""
+def _with_direction(W: Tensor, dtype: torch.dtype, drop_zero_rows: bool) -> tuple[Tensor, Tensor]:
+    """W and its row norms, or W without its zero rows."""
     if W.ndim != 2 or W.shape[0] < 2 or W.shape[1] < 1 or not W.is_floating_point():
         raise TensorError(
             f"a {W.dtype} tensor of shape {tuple(W.shape)}", expected="a float matrix [n, m] with n ≥ 2 rows"
         )
-    peaks = torch.empty(len(W), dtype=_working(W.dtype), device=W.device)
+    # Written in place: small results kept between large temporaries would pin the heap's pages.
+    norms = torch.empty(len(W), dtype=torch.float64, device=W.device)
     for i in range(0, len(W), BLOCK):
-        peaks[i : i + BLOCK] = W[i : i + BLOCK].to(peaks.dtype).abs().amax(dim=1)
-    broken = (~torch.isfinite(peaks)).nonzero()[:, 0]
+        norms[i : i + BLOCK] = _norms(W[i : i + BLOCK].to(dtype))
+    broken = (~torch.isfinite(norms)).nonzero()[:, 0]
     if len(broken):
         raise TensorError(
             f"{len(broken)} of {len(W)} rows hold NaN or infinity, the first is row {int(broken[0])}",
             expected="finite weights",
             fix="the file is damaged or the model diverged: read it again or take another revision",
         )
-    zero = peaks == 0
+    zero = norms == 0
     if not zero.any():
-        return W
+        return W, norms
     if not drop_zero_rows:
         first, count = int(zero.nonzero()[0, 0]), int(zero.sum())
         raise TensorError(
@@ -100,4 +107,4 @@ def checked_rows(W: Tensor, drop_zero_rows: bool) -> Tensor:
             expected="rows with a direction",
             fix="leave them out with --drop-zero-rows",
         )
-    return checked_rows(W[~zero], drop_zero_rows=False)
+    return _with_direction(W[~zero], dtype, drop_zero_rows=False)
