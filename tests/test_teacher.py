@@ -25,7 +25,7 @@ from toymodels.dynamics_theory import (
 )
 from toymodels.population import Curve
 from toymodels.students import STUDENTS
-from toymodels.teacher import TeacherConfig, TeacherResult, run, run_all
+from toymodels.teacher import TeacherConfig, TeacherResult, run, run_all, run_missing
 
 KEYS = ["n", "k", "a", "b", "alpha", "alpha_stderr", "alpha_theory", "window", "floor", "seconds"]
 
@@ -165,6 +165,15 @@ def test_an_interference_grid_is_universal() -> None:
     found = np.array([r.fit.exponent for r in run_all(configs)])
     assert found.std() < 0.12
     assert 0.8 < found.mean() < 1.15
+
+
+def test_a_run_in_the_store_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ObservationStore(tmp_path / "observations.jsonl")
+    config = TeacherConfig(n=64, k=32, student="interference", seed=4)
+    (first,) = run_missing([config], store)
+    monkeypatch.setattr("toymodels.teacher.run_all", lambda configs, **_: [] if not configs else pytest.fail("ran"))
+    (again,) = run_missing([config], store)
+    assert again.to_dict(details=True) == first.to_dict(details=True)
 
 
 # the command

@@ -98,9 +98,9 @@ class Recorder:
 
     def curve(self, run: int, zero: float, dead: float) -> Curve:
         """The curve of a finished run."""
-        kept = np.array(self.kept[run])
+        loss, own = (np.array(column) for column in zip(*self.kept[run], strict=True))
         t = self.steps[run] * self.rates[run]
-        return Curve(t, kept[:, 0], kept[:, 1], self.first[run], zero, self.rates[run], dead)
+        return Curve(t, loss, own, self.first[run], zero, self.rates[run], dead)
 
 
 def record_steps(rate: float, until: float, per_decade: int = PER_DECADE) -> np.ndarray:
