@@ -7,7 +7,7 @@ what makes one curve. A curve with too few widths is left out, and said so by it
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,8 +16,9 @@ import pandas as pd
 
 from llmprobe.errors import FitError
 from llmprobe.fit import FitResult, fit
-from llmprobe.laws import PowerLawSum
+from llmprobe.laws import Offset, PowerLawSum
 from llmprobe.published import published_exponents
+from llmprobe.rivals import rivals
 
 Kind = Literal["toy", "llm", "published"]
 
@@ -32,12 +33,14 @@ class Question:
         What falls with what.
     source_kind, metric
         The observations that answer it.
-    law
-        Fitted to each curve.
     curve
         Columns whose values together make one curve; curves of different values are fitted apart.
-    offsets
-        Columns whose values each have an offset of their own within a curve.
+    x
+        Column of the power law.
+    offset
+        ``none``, one ``shared`` by the curve, or one per ``group`` of `groups`.
+    groups
+        Columns whose values together make a group.
     fewest
         Distinct x's a curve must have.
     """
@@ -45,21 +48,26 @@ class Question:
     quantity: str
     source_kind: Kind
     metric: str
-    law: PowerLawSum
     curve: tuple[str, ...]
-    offsets: tuple[str, ...] = ()
+    x: str = "m"
+    offset: Offset = "none"
+    groups: tuple[str, ...] = ()
     fewest: int = 3
 
 
 TOY_CURVE = ("family", "frequency_law", "data_exponent", "activation_density", "weight_decay", "n", "step")
 QUESTIONS = (
-    Question("loss vs width", "toy", "loss", PowerLawSum(("m",)), TOY_CURVE),
-    Question("overlap vs width", "toy", "mean_sq_cos", PowerLawSum(("m",)), TOY_CURVE),
-    Question("loss vs width", "llm", "loss", PowerLawSum(("m",), offset="group"), (), ("family", "corpus"), fewest=4),
-    Question("overlap vs width", "llm", "mean_sq_cos", PowerLawSum(("m",)), ()),
-    Question("overlap vs width", "published", "mean_sq_cos", PowerLawSum(("m",)), ()),
-    Question("overlap vs width", "published", "mean_sq_cos", PowerLawSum(("m",)), ("family",)),
+    Question("loss vs width", "toy", "loss", TOY_CURVE),
+    Question("overlap vs width", "toy", "mean_sq_cos", TOY_CURVE),
+    Question("loss vs width", "llm", "loss", ("family",), offset="group", groups=("corpus",), fewest=4),
+    Question("loss vs width", "llm", "loss", (), offset="group", groups=("family", "corpus"), fewest=4),
+    Question("overlap vs width", "llm", "mean_sq_cos", ("family",)),
+    Question("overlap vs width", "llm", "mean_sq_cos", ()),
+    Question("overlap vs width", "published", "mean_sq_cos", ("family",)),
+    Question("overlap vs width", "published", "mean_sq_cos", ()),
+    Question("loss vs training", "llm", "loss", ("model", "corpus"), x="tokens", offset="shared", fewest=5),
 )
+TIME_EXPONENT = "time_exponent"  # a metric that is an exponent already, fitted where its curve was trained
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,39 @@ class Exponent:
         """Distance from 1 in standard errors; NaN without one."""
         return (self.value - 1) / self.stderr if self.stderr > 0 else math.nan
 
+    @property
+    def best_curve(self) -> str:
+        """The curve with the lowest corrected Akaike criterion and its share of the evidence; empty if untold."""
+        if self.fit is None or self.fit.law.grouped:
+            return ""
+        try:
+            best = rivals(self.fit)[0]
+        except FitError:
+            return ""
+        return f"{best.name} ({best.weight:.0%})" if math.isfinite(best.aicc) else "too few points to tell"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Exponent of a toy minus that of language models, with its standard error."""
+
+    toy: str
+    real: str
+    quantity: str
+    value: float
+    stderr: float
+
+
+def differences(found: Sequence[Exponent]) -> list[Difference]:
+    """Every toy exponent against every exponent of language models of the same quantity, measured or published."""
+    usable = [e for e in found if math.isfinite(e.value) and e.stderr > 0]
+    return [
+        Difference(toy.name, real.name, toy.quantity, toy.value - real.value, math.hypot(toy.stderr, real.stderr))
+        for toy in usable
+        for real in usable
+        if toy.kind == "toy" and real.kind != "toy" and toy.quantity == real.quantity and "toy" not in real.name
+    ]
+
 
 def exponents(frame: pd.DataFrame) -> list[Exponent]:
     """Every exponent that the observations allow, then those published.
@@ -96,6 +137,7 @@ def exponents(frame: pd.DataFrame) -> list[Exponent]:
         `ObservationStore.frame()`.
     """
     found = [exponent for question in QUESTIONS for exponent in _answers(question, frame)]
+    found += _measured_in_time(frame)
     for row in published_exponents():
         stderr = math.nan if row.stderr is None else row.stderr
         ci95 = (row.value - 1.96 * stderr, row.value + 1.96 * stderr)
@@ -109,12 +151,17 @@ def exponents(frame: pd.DataFrame) -> list[Exponent]:
 def curves(question: Question, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Name and rows of each curve of a question; the name says what differs between curves."""
     rows = frame[(frame["source_kind"] == question.source_kind) & (frame["metric"] == question.metric)]
-    rows = rows[rows["m"].notna()]
+    rows = rows[rows[question.x].notna()]
     columns = [column for column in question.curve if column in rows.columns]
-    if not columns or rows.empty:
-        if not rows.empty:
-            yield KIND_NAMES[question.source_kind], rows
+    if rows.empty:
         return
+    if not question.curve:
+        yield KIND_NAMES[question.source_kind], rows
+        return
+    if question.source_kind == "llm" and question.x == "m":
+        rows = rows[rows["family"] != ""]
+        if rows["family"].nunique() < 2:  # one family alone is the joint curve again
+            return
     differing = [column for column in columns if rows[column].nunique(dropna=False) > 1] or columns[:1]
     for values, curve in rows.groupby(columns, dropna=False, sort=True):
         at = dict(zip(columns, values, strict=True))
@@ -122,7 +169,7 @@ def curves(question: Question, frame: pd.DataFrame) -> Iterator[tuple[str, pd.Da
         yield f"{name}, published overlaps" if question.source_kind == "published" else name, curve
 
 
-KIND_NAMES = {"toy": "toy", "llm": "language models, measured here", "published": "language models, published overlaps"}
+KIND_NAMES = {"toy": "toy", "llm": "language models, measured here", "published": "all families, published overlaps"}
 SYMBOLS = {"data_exponent": "α", "activation_density": "E", "weight_decay": "γ", "n": "n", "step": "steps"}
 
 
@@ -134,29 +181,49 @@ def _setting(column: str, value: object) -> str:
 def _answers(question: Question, frame: pd.DataFrame) -> Iterator[Exponent]:
     if frame.empty:
         return
+    law = PowerLawSum((question.x,), offset=question.offset)
     for name, rows in curves(question, frame):
-        m = rows["m"].to_numpy(dtype=float)
-        if len(np.unique(m)) < question.fewest:
+        x = rows[question.x].to_numpy(dtype=float)
+        if len(np.unique(x)) < question.fewest:
             continue
-        group = rows[list(question.offsets)].agg("/".join, axis=1).to_numpy() if question.offsets else None
+        group = rows[list(question.groups)].agg("/".join, axis=1).to_numpy() if question.groups else None
+        span = (float(x.min()), float(x.max()))
         try:
-            result = fit(question.law, {"m": m}, rows["value"].to_numpy(dtype=float), group=group)
+            result = fit(law, x, rows["value"].to_numpy(dtype=float), group=group)
         except FitError as error:
             nan = (math.nan, math.nan)
-            span = (float(m.min()), float(m.max()))
             yield Exponent(
-                name, question.quantity, question.source_kind, math.nan, math.nan, nan, len(m), span, (str(error),)
+                name, question.quantity, question.source_kind, math.nan, math.nan, nan, len(x), span, (str(error),)
             )
             continue
+        exponent = f"alpha_{question.x}"
         yield Exponent(
             name=name,
             quantity=question.quantity,
             kind=question.source_kind,
-            value=result.params["alpha_m"],
-            stderr=result.stderr["alpha_m"],
-            ci95=result.ci95["alpha_m"],
+            value=result.params[exponent],
+            stderr=result.stderr[exponent],
+            ci95=result.ci95[exponent],
             n_points=result.n_points,
-            x_range=(float(m.min()), float(m.max())),
+            x_range=span,
             warnings=result.warnings,
             fit=result,
         )
+
+
+def _measured_in_time(frame: pd.DataFrame) -> Iterator[Exponent]:
+    """Exponents in training time that toy runs stored as such, seeds of one setting averaged."""
+    rows = frame[frame["metric"] == TIME_EXPONENT] if not frame.empty else frame
+    columns = [column for column in ("student", "a", "b", "n", "k") if column in rows.columns]
+    if rows.empty:
+        return
+    for values, group in rows.groupby(columns, dropna=False, sort=True) if columns else [((), rows)]:
+        at = dict(zip(columns, values, strict=True))
+        value, count = float(group["value"].mean()), len(group)
+        spread = float(group["value"].std()) / math.sqrt(count) if count > 1 else math.nan
+        fitted = [e for e in group["stderr"] if e is not None and math.isfinite(e)]
+        stderr = spread if count > 1 else (fitted[0] if fitted else math.nan)
+        name = ", ".join(f"{column} = {v:g}" if isinstance(v, int | float) else str(v) for column, v in at.items())
+        interval = (value - 1.96 * stderr, value + 1.96 * stderr)
+        nothing = (math.nan, math.nan)
+        yield Exponent(name, "loss vs training time", "toy", value, stderr, interval, count, nothing, ())

@@ -55,23 +55,21 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
         axes = figure.subplots()
         colours = cycle(COLOURS)
         fits = {exponent.name: exponent.fit for exponent in found if exponent.quantity == quantity}
-        drawn = set()
+        drawn: set[str] = set()
         for question in (q for q in QUESTIONS if q.quantity == quantity):
             for name, rows in curves(question, frame):
-                key = (question.source_kind, tuple(sorted(rows["key"])))
-                if key in drawn:
-                    continue
-                drawn.add(key)
-                colour = next(colours)
-                _points(axes, rows, colour, MARKERS[question.source_kind], f"{name} · {quantity}")
-                result = fits.get(name)
+                colour, result = next(colours), fits.get(name)
+                new = rows[~rows["key"].isin(drawn)]  # a point belongs to the first curve that has it
+                drawn |= set(new["key"])
+                marker = MARKERS[question.source_kind]
+                _points(axes, new, colour, marker, f"{name} · {quantity}")
                 label = name
                 if result is not None:
-                    m = np.geomspace(rows["m"].min(), rows["m"].max(), 60)
-                    if not result.law.grouped:
-                        axes.plot(m, result.predict({"m": m}), color=colour, lw=1.2, alpha=0.8)
                     label += f": exponent {_pm(result.params['alpha_m'], result.stderr['alpha_m'])}"
-                axes.plot([], [], color=colour, marker=MARKERS[question.source_kind], ls="-", label=label)
+                if result is not None and not result.law.grouped:
+                    m = np.geomspace(rows["m"].min(), rows["m"].max(), 60)
+                    axes.plot(m, result.predict({"m": m}), color=colour, lw=1.2, alpha=0.8)
+                axes.plot([], [], color=colour, marker=marker if len(new) else "", ls="-", label=label)
         if quantity == "overlap vs width":
             low, high = axes.get_xlim()
             m = np.geomspace(max(low, 1), high, 60)

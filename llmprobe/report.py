@@ -14,11 +14,25 @@ from pathlib import Path
 import pandas as pd
 
 from llmprobe import page, plots
-from llmprobe.compare import Exponent, exponents
+from llmprobe.compare import Exponent, differences, exponents
 from llmprobe.errors import StoreError
 from llmprobe.observations import ObservationStore
 
-COLUMNS = ("name", "quantity", "kind", "exponent", "stderr", "ci95 low", "ci95 high", "points", "m from", "m to", "R²")
+COLUMNS = (
+    "name",
+    "quantity",
+    "kind",
+    "exponent",
+    "stderr",
+    "ci95 low",
+    "ci95 high",
+    "σ from 1",
+    "points",
+    "x from",
+    "x to",
+    "R²",
+    "best of six curves",
+)
 
 
 def write_report(run_dir: str | Path) -> Path:
@@ -121,6 +135,10 @@ def _page(frame: pd.DataFrame, found: Sequence[Exponent], figures: dict[str, plo
     parts = ['<div class="verdict">' + "".join(page.paragraph(s) for s in verdict(frame, found)) + "</div>"]
     table = page.table("exponents", COLUMNS, [_row(e) for e in found])
     parts.append(page.section("Exponents side by side", images["exponents"], table, _warnings(found)))
+    if gaps := differences(found):
+        rows = [[d.toy, d.real, d.quantity, d.value, d.stderr, d.value / d.stderr] for d in gaps]
+        header = ("toy", "language models", "quantity", "difference", "standard error", "in σ")
+        parts.append(page.section("Does the toy equal the real?", page.table("differences", header, rows)))
     if "regime" in images:
         parts.append(page.section("Regime", images["regime"]))
     if "loss_vs_width" in images:
@@ -199,9 +217,9 @@ def _warnings(found: Sequence[Exponent]) -> str:
 
 def _row(e: Exponent) -> list[object]:
     r2 = e.fit.r2 if e.fit else math.nan
-    points = e.n_points or None
     where = e.name if e.kind != "published" or e.fit else f"{e.name}, as printed"
-    return [where, e.quantity, e.kind, e.value, e.stderr, *e.ci95, points, *e.x_range, r2]
+    found = [where, e.quantity, e.kind, e.value, e.stderr, *e.ci95, e.sigmas_from_one]
+    return [*found, e.n_points or None, *e.x_range, r2, e.best_curve]
 
 
 def _write_numbers(folder: Path, found: Sequence[Exponent]) -> None:
