@@ -1,8 +1,8 @@
 """Texts by name, as documents in a fixed order.
 
-``stdlib`` is the docstrings of the running Python's standard library, one document per module: real English and
-code that every machine has, with no download. Anything else is a file: UTF-8 text (one document), JSONL or
-parquet (one document per row, column ``text``).
+``stdlib`` is the docstrings of the running Python's standard library, one document per module: real English that
+every machine has, with no download; ``stdlib-sources`` is the same modules whole. Anything else is a file: UTF-8
+text (one document), JSONL or parquet (one document per row, column ``text``).
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import json
 import platform
 import sysconfig
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from llmprobe.errors import CorpusError
@@ -40,15 +41,16 @@ class Corpus:
         What observations call it.
     version
         What else fixes its content: the Python version, the file's sha256.
+    read
+        Reads all documents, from the front, each time it is called.
     """
 
     name: str
     version: str
-    path: Path | None = None
+    read: Callable[[], Iterator[Document]]
 
     def __iter__(self) -> Iterator[Document]:
-        documents = _docstrings() if self.path is None else READERS.get(self.path.suffix, _text)(self.path)
-        return (document for document in documents if document.text.strip())
+        return (document for document in self.read() if document.text.strip())
 
 
 def open_corpus(name: str) -> Corpus:
@@ -59,37 +61,52 @@ def open_corpus(name: str) -> Corpus:
     CorpusError
         There is no such file, it cannot be read, or it is empty.
     """
-    if name == "stdlib":
-        return Corpus("stdlib", f"python {platform.python_version()}")
+    if name in LIBRARY:
+        return Corpus(name, f"python {platform.python_version()}", LIBRARY[name])
     path = Path(name).expanduser()
     if not path.is_file():
-        raise CorpusError(f"there is no corpus {name!r}", expected="stdlib, or a .txt, .jsonl or .parquet file")
+        raise CorpusError(
+            f"there is no corpus {name!r}", expected="stdlib, stdlib-sources, or a .txt, .jsonl or .parquet file"
+        )
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror}") from error
-    corpus = Corpus(path.name, digest[:16], path)
+    corpus = Corpus(path.name, digest[:16], partial(READERS.get(path.suffix, _text), path))
     if next(iter(corpus), None) is None:
         raise CorpusError(f"{path} holds no text", expected="at least one document that is not blank")
     return corpus
 
 
-def _docstrings() -> Iterator[Document]:
+def _modules() -> Iterator[tuple[str, bytes]]:
     """Modules in the order of a hash of their path, so that the first few are a fair sample of all."""
     root = Path(sysconfig.get_path("stdlib"))
     modules = (path.relative_to(root) for path in root.rglob("*.py"))
     kept = (path for path in modules if not SKIPPED & set(path.parts))
     for path in sorted(kept, key=lambda p: hashlib.sha256(p.as_posix().encode()).digest()):
+        yield path.as_posix(), (root / path).read_bytes()
+
+
+def _docstrings() -> Iterator[Document]:
+    for name, source in _modules():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # old escapes in other people's modules
             try:
-                tree = ast.parse((root / path).read_bytes())
+                tree = ast.parse(source)
             except SyntaxError:  # deliberately broken modules exist
                 continue
         holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
         found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, holders))
-        yield Document(path.as_posix(), "\n\n".join(text for text in found if text))
+        yield Document(name, "\n\n".join(text for text in found if text))
+
+
+def _sources() -> Iterator[Document]:
+    for name, source in _modules():
+        try:
+            yield Document(name, source.decode("utf-8"))
+        except UnicodeDecodeError:  # a few declare another encoding
+            continue
 
 
 def _text(path: Path) -> Iterator[Document]:
@@ -127,4 +144,5 @@ def _parquet(path: Path) -> Iterator[Document]:
         raise CorpusError(f"{path} is no readable parquet file: {error}") from error
 
 
+LIBRARY = {"stdlib": _docstrings, "stdlib-sources": _sources}
 READERS = {".jsonl": _jsonl, ".parquet": _parquet}
