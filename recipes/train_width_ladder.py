@@ -39,7 +39,7 @@ from llmprobe.corpus import Document, open_corpus
 from llmprobe.errors import ConfigError, CorpusError, FitError
 from llmprobe.fit import fit
 from llmprobe.laws import Offset, PowerLawSum
-from llmprobe.loss import evaluate_loss
+from llmprobe.loss import DocumentSums, evaluate_loss, paired_difference
 from llmprobe.measure import loss_observations, overlap_observations
 from llmprobe.models import load_model
 from llmprobe.observations import ObservationStore, with_settings
@@ -73,7 +73,7 @@ class Config:
     """Tokens per training window and per window of the loss."""
     batch: int = 8
     """Windows per step."""
-    steps: int = 512
+    steps: int = 768
     """Training steps."""
     learning_rate: float = 4e-3
     """At m = 64; it goes as m^(-1/2)."""
@@ -306,7 +306,9 @@ def measure(config: Config, m: int, step: int) -> None:
     if not store.select(study=STUDY, model=source, metric="loss", context=config.context, **limit):
         model = load_model(source, device="auto")
         result = evaluate_loss(model, corpus, context=config.context, max_documents=config.heldout_documents)
-        store.append(*(with_settings(row, **limit) for row in loss_observations(STUDY, result, m=m, **columns)))
+        rows = [with_settings(row, **limit) for row in loss_observations(STUDY, result, m=m, **columns)]
+        store.save_arrays(rows[0].key, vars(result.documents))
+        store.append(*rows)
         console.progress(f"{source}: {result.loss:.4f} ± {result.loss_stderr:.4f} nats, {result.n_tokens} tokens")
     if last and not store.select(study=STUDY, model=source, metric="mean_sq_cos"):
         matrix = read_unembedding(source)
@@ -326,6 +328,11 @@ def show(config: Config) -> None:
         m, y = [float(row.m or 0) for row in found], [row.value for row in found]
         values = [(row.m, row.value, row.stderr, row.value * (row.m or 0)) for row in found]
         console.say("\n" + console.table(values, ("m", metric, "±", "× m")))
+        if metric == "loss":
+            documents = [DocumentSums(**store.load_arrays(row.key)) for row in found]
+            for (one, a), (other, b) in itertools.pairwise(zip(found, documents, strict=True)):
+                difference, error = paired_difference(b, a)
+                console.say(f"m = {one.m} to {other.m}: {difference:+.4f} ± {error:.4f}, paired by document")
         offsets: tuple[Offset, ...] = ("none", "shared") if metric == "loss" else ("none",)
         for offset in offsets:
             try:
