@@ -7,7 +7,7 @@ says which shard holds a tensor, and only that shard's header is opened.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,12 +18,22 @@ from llmprobe.storage.safetensors import SafetensorsFile
 from llmprobe.storage.tensor import StoredTensor
 from llmprobe.storage.torch_zip import TorchZipFile
 
+
+@runtime_checkable
+class WeightFile(Protocol):
+    """Tensors by name in one file; what a new format has to offer."""
+
+    def names(self) -> list[str]: ...
+    def shape(self, name: str) -> tuple[int, ...]: ...
+    def read(self, name: str) -> StoredTensor: ...
+
+
 # In the order to try: an index, then the file it would index; safetensors before .bin.
 LAYOUTS = (
     ("model.safetensors.index.json", "model.safetensors"),
     ("pytorch_model.bin.index.json", "pytorch_model.bin"),
 )
-FORMATS: dict[str, type[SafetensorsFile | TorchZipFile]] = {".safetensors": SafetensorsFile, ".bin": TorchZipFile}
+FORMATS: dict[str, Callable[[ByteSource], WeightFile]] = {".safetensors": SafetensorsFile, ".bin": TorchZipFile}
 
 
 @runtime_checkable
@@ -64,7 +74,7 @@ class TreeCheckpoint:
         self.tree, self.label, self.revision = tree, tree.label, tree.revision
         self._present = set(tree.names())
         self._sources: list[ByteSource] = []
-        self._open: dict[str, SafetensorsFile | TorchZipFile] = {}
+        self._open: dict[str, WeightFile] = {}
         self.config = self._json("config.json") if "config.json" in self._present else {}
         self._where = self._locate()
 
@@ -120,7 +130,7 @@ class TreeCheckpoint:
             )
         return file
 
-    def _file(self, name: str) -> SafetensorsFile | TorchZipFile:
+    def _file(self, name: str) -> WeightFile:
         if name not in self._open:
             if name not in self._present:
                 raise SourceError(f"{self.label} lacks {name}, which its index names", fix="fetch it again")

@@ -1,0 +1,44 @@
+"""What the extension guide says is done here, block by block, in an empty folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from checkpoints import make_model, make_tokenizer, save
+
+import llmprobe.cli
+import toymodels.cli
+from llmprobe.storage import checkpoint
+
+GUIDE = Path(__file__).resolve().parents[1] / "recipes" / "extend_with_a_family.md"
+BLOCK = re.compile(r"```(?P<kind>\w+)(?: file=(?P<file>\S+))?\n(?P<body>.*?)```", re.S)
+COMMANDS = {"llmprobe": llmprobe.cli.main, "toymodels": toymodels.cli.main}
+
+
+def test_every_block_of_the_guide_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "FORMATS", dict(checkpoint.FORMATS))
+    for name, m in (("small", 32), ("large", 64)):
+        save(make_model("llama", hidden_size=m), tmp_path / name)
+        make_tokenizer().save_pretrained(tmp_path / name)
+    (tmp_path / "text.jsonl").write_text('{"text": "the cat sat on the mat."}\n{"text": "a theory that fits."}\n')
+    ran = []
+    for block in BLOCK.finditer(GUIDE.read_text(encoding="utf-8")):
+        kind, body = block["kind"], block["body"]
+        if block["file"]:
+            (tmp_path / block["file"]).write_text(body)
+        elif kind == "python":
+            exec(compile(body, str(GUIDE), "exec"), {"__name__": "guide"})
+        elif kind == "sh":
+            for line in body.strip().splitlines():
+                command, *arguments = shlex.split(line)
+                assert COMMANDS[command](arguments) == 0, (line, capsys.readouterr().err)
+        ran.append(kind)
+    assert (ran.count("sh"), ran.count("python"), ran.count("toml")) == (2, 3, 1)
+    assert os.path.getsize(tmp_path / "runs" / "mine" / "report.html") > 10_000
