@@ -1,0 +1,259 @@
+"""How does the loss of one model fall while it is trained, and do its unembedding vectors spread meanwhile?
+
+Measures loss and overlap at checkpoints of one model: revisions at the Hub, named by the pattern of the family table,
+or the folders of a family of checkpoints such as `train_width_ladder.py` leaves. Tokens seen come from the table. Some
+published revisions carry another step's weights: the unembeddings' sha256 are compared first, and checkpoints that
+share one are refused by name, all of them, since nothing says whose weights they are. Loss is fitted against tokens on
+the longest straight stretch (see `llmprobe.window`), and with an offset from there on. What is measured is kept.
+
+    python recipes/checkpoint_dynamics.py --source EleutherAI/pythia-70m --steps 1 8 64 512 4000 32000 143000
+    python recipes/checkpoint_dynamics.py --toml runs/ladder/ladder.toml --family ladder-m64 \
+        --corpus runs/ladder/heldout.jsonl --context 256
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import tyro
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from llmprobe import console, plots
+from llmprobe.corpus import open_corpus
+from llmprobe.errors import ConfigError, FitError, ProbeError
+from llmprobe.families import Family, Member, find_member, load_families
+from llmprobe.fit import fit
+from llmprobe.laws import PowerLawSum
+from llmprobe.loss import evaluate_loss
+from llmprobe.measure import loss_observations, overlap_observations
+from llmprobe.models import load_model
+from llmprobe.observations import Observation, ObservationStore, with_settings
+from llmprobe.overlap import overlap_statistics
+from llmprobe.unembedding import read_unembedding
+from llmprobe.window import WindowFit, fit_window
+
+STUDY = "checkpoint_dynamics"
+POWERS = tuple(1 << k for k in range(10))
+
+
+@dataclass(frozen=True)
+class Config:
+    """Loss and overlap of one model along its training."""
+
+    source: str = "EleutherAI/pythia-70m"
+    """A model of a family whose checkpoints are revisions; not used with `family`."""
+    steps: tuple[int, ...] = (*POWERS, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 143000)
+    """Training steps of the revisions."""
+    family: str | None = None
+    """A family whose members are checkpoints of one model, with the tokens of each."""
+    toml: tuple[str, ...] = ()
+    """Files of your own families."""
+    corpus: str = "stdlib"
+    """As for `llmprobe loss`."""
+    context: int = 512
+    """Tokens per window."""
+    max_documents: int | None = 32
+    """Documents from the front of the corpus."""
+    dtype: str = "float32"
+    """As for `llmprobe loss`."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    out: Path = Path("runs/checkpoint_dynamics")
+    """Where observations, hashes and the figure go."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A source, its training tokens (and step, where known), and what observations say of it."""
+
+    source: str
+    tokens: int
+    step: int | None
+    columns: dict[str, Any]
+
+
+def main(config: Config) -> int:
+    """Measure what is not measured yet; the exit status is 1 if a checkpoint was refused or failed."""
+    checkpoints = listed(config)
+    store = ObservationStore(config.out / "observations.jsonl")
+    failed: dict[str, str] = {}
+    hashes = weights(config, checkpoints, failed)
+    failed |= refused(hashes)
+    for checkpoint in tqdm(checkpoints, unit="checkpoint", desc="checkpoints"):
+        if checkpoint.source in failed:
+            continue
+        try:
+            measure(config, store, checkpoint)
+        except ProbeError as error:
+            failed[checkpoint.source] = str(error)
+            console.progress(f"{checkpoint.source}: {error}")
+    show(config, store, [c for c in checkpoints if c.source not in failed])
+    for name, why in failed.items():
+        console.say(f"failed: {name}: {why}")
+    return 1 if failed else 0
+
+
+def listed(config: Config) -> list[Checkpoint]:
+    """The checkpoints asked for, in the order of their tokens.
+
+    Raises
+    ------
+    ConfigError
+        The family, the pattern of its revisions or its tokens are not known.
+    """
+    families = load_families(*config.toml)
+    if config.family is not None:
+        if config.family not in families:
+            raise ConfigError(f"no family {config.family}", expected=f"among {', '.join(families)}")
+        chosen = families[config.family]
+        if unknown := [member.id for member in chosen.members if member.tokens is None]:
+            raise ConfigError(f"tokens of {', '.join(unknown)} are not known", fix="add tokens = ... to the table")
+        found = [Checkpoint(member.id, member.tokens or 0, None, _columns(chosen, member)) for member in chosen.members]
+        return sorted(found, key=lambda c: c.tokens)
+    belongs = find_member(families, config.source)
+    if belongs is None or belongs[0].revisions is None or belongs[0].tokens_per_step is None:
+        raise ConfigError(
+            f"revisions of {config.source} are not in the family table",
+            expected='a family with revisions = "step{step}" and tokens_per_step = ...',
+            fix="add it by --toml",
+        )
+    family, member = belongs
+    pattern, per_step = belongs[0].revisions, belongs[0].tokens_per_step
+    found = []
+    for step in sorted(set(config.steps)):
+        tokens = step * per_step
+        revision = pattern.format(step=step, tokens=-(-tokens // 10**9))  # names give billions, rounded up
+        found.append(Checkpoint(f"{config.source}@{revision}", tokens, step, _columns(family, member)))
+    return found
+
+
+def _columns(family: Family, member: Member) -> dict[str, Any]:
+    return {"family": family.name, "depth": member.layers, "n_params": member.params}
+
+
+def weights(config: Config, checkpoints: list[Checkpoint], failed: dict[str, str]) -> dict[str, str]:
+    """sha256 of each checkpoint's unembedding as stored, kept in ``weights.json`` as they come."""
+    path = config.out / "weights.json"
+    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for checkpoint in tqdm(checkpoints, unit="checkpoint", desc="weights"):
+        if checkpoint.source in known:
+            continue
+        try:
+            known[checkpoint.source] = read_unembedding(checkpoint.source).sha256
+        except ProbeError as error:
+            failed[checkpoint.source] = str(error)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        temporary.replace(path)
+    return {c.source: known[c.source] for c in checkpoints if c.source in known}
+
+
+def refused(hashes: dict[str, str]) -> dict[str, str]:
+    """Checkpoints whose weights another one carries too, and why each is refused."""
+    holders = defaultdict(list)
+    for source, digest in hashes.items():
+        holders[digest].append(source)
+    shared = {source: group for group in holders.values() if len(group) > 1 for source in group}
+    return {
+        source: f"carries the same weights as {', '.join(other for other in group if other != source)}"
+        for source, group in shared.items()
+    }
+
+
+def measure(config: Config, store: ObservationStore, checkpoint: Checkpoint) -> None:
+    """Overlap and loss of one checkpoint."""
+    columns = {**checkpoint.columns, "tokens": checkpoint.tokens, "step": checkpoint.step}
+    if not store.select(study=STUDY, model=checkpoint.source, metric="mean_sq_cos"):
+        matrix = read_unembedding(checkpoint.source)
+        statistics = overlap_statistics(matrix.W, drop_zero_rows=True)
+        store.append(*overlap_observations(STUDY, matrix, statistics, **columns))
+    if not losses(config, store, [checkpoint]):
+        model = load_model(checkpoint.source, dtype=config.dtype, device=config.device)
+        result = evaluate_loss(
+            model,
+            open_corpus(config.corpus),
+            context=config.context,
+            max_documents=config.max_documents,
+            resume=True,
+        )
+        rows = loss_observations(STUDY, result, m=model.width, **columns)
+        store.append(*(with_settings(row, **asked(config)) for row in rows))
+
+
+def asked(config: Config) -> dict[str, Any]:
+    """Settings that a loss is looked up by: what was asked for, which a model may not grant."""
+    names = ("corpus", "context", "max_documents", "dtype")
+    return {f"asked_{name}": getattr(config, name) for name in names}
+
+
+def losses(config: Config, store: ObservationStore, checkpoints: list[Checkpoint]) -> list[Observation]:
+    """Losses of these checkpoints that were measured with these settings."""
+    sources = {checkpoint.source for checkpoint in checkpoints}
+    return [row for row in store.select(study=STUDY, metric="loss", **asked(config)) if row.model in sources]
+
+
+def show(config: Config, store: ObservationStore, checkpoints: list[Checkpoint]) -> None:
+    """The curve as a table, the fits, and the figure."""
+    curve = sorted(losses(config, store, checkpoints), key=lambda row: row.tokens or 0)
+    overlap = {row.model: row.value for row in store.select(study=STUDY, metric="mean_sq_cos")}
+    table = [(row.tokens, row.value, row.stderr, overlap.get(row.model), row.model) for row in curve]
+    console.say(console.table(table, ("tokens", "loss", "±", "mean cos²", "checkpoint")))
+    seen = [row for row in curve if row.tokens]
+    tokens, values = [float(row.tokens or 0) for row in seen], [row.value for row in seen]
+    stretch = None
+    try:
+        stretch = fit_window(tokens, values, law=PowerLawSum(("tokens",)))
+        low, high = stretch.spread
+        console.say(
+            f"loss ~ tokens^(-{stretch.exponent:.3f} ± {stretch.stderr:.3f}) from {stretch.window.lo:.3g} to "
+            f"{stretch.window.hi:.3g} tokens; {low:.3f} to {high:.3f} on windows near it"
+        )
+        console.say(f"window: {stretch.window.rule}")
+    except FitError as error:
+        console.say(f"no straight stretch: {error}")
+    start = stretch.window.lo if stretch else 0.0
+    late = [(t, v) for t, v in zip(tokens, values, strict=True) if t >= start]
+    try:
+        result = fit(PowerLawSum(("tokens",), offset="shared"), [t for t, _ in late], [v for _, v in late])
+        parts = (f"{k} = {v:.4g} [{result.ci95[k][0]:.3g}, {result.ci95[k][1]:.3g}]" for k, v in result.params.items())
+        console.say(f"with an offset, from there on: {', '.join(parts)}")
+        for warning in result.warnings:
+            console.say(f"  note: {warning}")
+    except FitError as error:
+        console.say(f"no fit with an offset: {error}")
+    plots.save(figure(seen, stretch), str(config.out / "loss_vs_tokens.png"))
+
+
+def figure(rows: list[Observation], stretch: WindowFit | None) -> Figure:
+    """Loss against tokens, the fitted stretch drawn."""
+    with mpl.rc_context(plots.STYLE):
+        drawn = Figure(figsize=(6.4, 4.2))
+        axes = drawn.subplots()
+        axes.errorbar(
+            [row.tokens or 0 for row in rows],
+            [row.value for row in rows],
+            yerr=[1.96 * (row.stderr or 0.0) for row in rows],
+            color=plots.COLOURS[1],
+            marker=plots.MARKERS["llm"],
+            ls="",
+        )
+        if stretch is not None:
+            ends = [stretch.window.lo, stretch.window.hi]
+            label = f"exponent {stretch.exponent:.3f} ± {stretch.stderr:.3f}"
+            axes.plot(ends, stretch.result.predict(ends), color=plots.INK, lw=1, label=label)
+            axes.legend()
+        axes.set(xscale="log", yscale="log", xlabel="training tokens", ylabel="loss (nats per token)")
+        return drawn
+
+
+if __name__ == "__main__":
+    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
