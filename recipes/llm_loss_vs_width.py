@@ -1,0 +1,211 @@
+"""Does the loss of language models fall with width as L = A/m^alpha + B(family, corpus), with alpha about 1?
+
+Measures each model of the families named on each corpus, fits one A and one alpha to all and an offset to every
+family and corpus, and sets the published values (arXiv:2505.10465, Figure 8b) beside them. Every model sees the same
+documents. m is the width of the layers (OPT-350m: 1024). What is measured is kept: after an interruption the same
+command goes on. A model that fails does not stop the others; it is named at the end, and the exit status is 1.
+
+    python recipes/llm_loss_vs_width.py --families gpt2 pythia --largest 1024
+    python recipes/llm_loss_vs_width.py --toml mine.toml --families mine --corpora stdlib my.jsonl
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import tyro
+from matplotlib.figure import Figure
+from tqdm import tqdm
+
+from llmprobe import console, plots
+from llmprobe.corpus import Corpus, open_corpus
+from llmprobe.errors import ConfigError, FitError, ProbeError
+from llmprobe.families import Member, columns, load_families
+from llmprobe.fit import FitResult, fit
+from llmprobe.laws import PowerLawSum
+from llmprobe.loss import evaluate_loss
+from llmprobe.measure import loss_observations
+from llmprobe.models import LanguageModel, load_model
+from llmprobe.observations import Observation, ObservationStore, with_settings
+from llmprobe.published import published_table
+
+STUDY = "llm_loss_vs_width"
+LAW = PowerLawSum(("m",), offset="group")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Loss of whole families of models against width, on several corpora."""
+
+    families: tuple[str, ...] = ("gpt2", "pythia")
+    """Names as `llmprobe families` lists them."""
+    corpora: tuple[str, ...] = ("wikitext", "c4", "pile")
+    """As for `llmprobe loss`."""
+    toml: tuple[str, ...] = ()
+    """Files of your own families."""
+    largest: int | None = None
+    """Leave out models wider than this."""
+    context: int = 1024
+    """Tokens per window."""
+    max_documents: int = 100
+    """Documents of each corpus, from the front."""
+    dtype: str = "float32"
+    """As for `llmprobe loss`."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+    out: Path = Path("runs/llm_loss_vs_width")
+    """Where observations, the fit and the figure go."""
+
+
+def main(config: Config) -> int:
+    """Measure what is not measured yet, fit, and draw; returns the exit status."""
+    known = load_families(*config.toml)
+    unknown = [name for name in config.families if name not in known]
+    if unknown:
+        raise ConfigError(f"no family {', '.join(unknown)}", expected=f"among {', '.join(known)}")
+    corpora = {name: open_corpus(name) for name in config.corpora}
+    members = [
+        member
+        for name in config.families
+        for member in known[name].members
+        if config.largest is None or width(member) <= config.largest
+    ]
+    store = ObservationStore(config.out / "observations.jsonl")
+    failed: dict[str, str] = {}
+    for member in tqdm(members, unit="model", desc="losses"):
+        missing = {name: corpus for name, corpus in corpora.items() if not losses(config, store, name, member.id)}
+        if not missing:
+            continue
+        try:
+            model = load_model(member.id, dtype=config.dtype, device=config.device)
+        except ProbeError as error:
+            failed[member.id] = str(error)
+            console.progress(f"{member.id}: {error}")
+            continue
+        for name, corpus in missing.items():
+            try:
+                measure(config, store, model, member, name, corpus, columns(known, member.id))
+            except ProbeError as error:
+                failed[f"{member.id} on {name}"] = str(error)
+                console.progress(f"{member.id} on {name}: {error}")
+    names = {member.id for member in members}
+    show(config, [row for name in config.corpora for row in losses(config, store, name) if row.model in names])
+    for name, why in failed.items():
+        console.say(f"failed: {name}: {why}")
+    return 1 if failed else 0
+
+
+def width(member: Member) -> int:
+    """Width of the layers, which the law is in."""
+    return member.d_model or member.m
+
+
+def measure(
+    config: Config,
+    store: ObservationStore,
+    model: LanguageModel,
+    member: Member,
+    name: str,
+    corpus: Corpus,
+    about: dict[str, Any],
+) -> None:
+    """Loss of one model on one corpus."""
+    result = evaluate_loss(
+        model, corpus, context=config.context, max_documents=config.max_documents, resume=True, progress=True
+    )
+    rows = loss_observations(STUDY, result, m=width(member), **about)
+    store.append(*(with_settings(row, **asked(config, name)) for row in rows))
+
+
+def asked(config: Config, corpus: str) -> dict[str, Any]:
+    """Settings that a loss is looked up by: what was asked for, which a model may not grant."""
+    return {"asked_corpus": corpus} | {f"asked_{n}": getattr(config, n) for n in ("context", "max_documents", "dtype")}
+
+
+def losses(config: Config, store: ObservationStore, corpus: str, *models: str) -> list[Observation]:
+    """Losses on a corpus that were measured with these settings, of all models or of those named."""
+    rows = store.select(study=STUDY, metric="loss", **asked(config, corpus))
+    return [row for row in rows if not models or row.model in models]
+
+
+def fit_widths(rows: Iterable[Observation]) -> FitResult:
+    """The width law with an offset for each family and corpus."""
+    found = list(rows)
+    m, y = [float(row.m or 0) for row in found], [row.value for row in found]
+    return fit(LAW, m, y, group=[group(row) for row in found])
+
+
+def group(row: Observation) -> str:
+    """What has an offset of its own."""
+    return f"{row.family}/{row.corpus}"
+
+
+def show(config: Config, rows: list[Observation]) -> None:
+    """Fitted parameters beside the published ones, and the figure."""
+    table = [(row.family, row.corpus, row.m, row.value, row.stderr, row.model) for row in rows]
+    console.say(console.table(table, ("family", "corpus", "m", "loss", "±", "model")))
+    try:
+        result = fit_widths(rows)
+    except FitError as error:
+        console.say(f"no fit: {error}")
+        return
+    paper = published()
+    fitted = [
+        (name, value, result.stderr[name], *result.ci95[name], paper.get(name)) for name, value in result.params.items()
+    ]
+    console.say("\n" + console.table(fitted, ("parameter", "fitted", "±", "95 % from", "to", "published")))
+    for warning in result.warnings:
+        console.say(f"note: {warning}")
+    (config.out / "fit.json").write_text(json.dumps(result.to_dict(), indent=1), encoding="utf-8")
+    plots.save(figure(rows, result), str(config.out / "loss_vs_width.png"))
+    plots.save(figure(rows, result), str(config.out / "loss_vs_width.pdf"))
+
+
+def published() -> dict[str, float]:
+    """The published parameters under the names that the fit gives them."""
+    law = published_table()["width_law"]
+    offsets = {
+        f"E[{family}/{corpus}]": value
+        for family, values in law["B"].items()
+        for corpus, value in zip(law["corpora"], values, strict=True)
+    }
+    return {"A_m": law["A"], "alpha_m": law["alpha"], **offsets}
+
+
+def figure(rows: list[Observation], result: FitResult) -> Figure:
+    """Loss minus its fitted offset against width: markers are families, colours corpora, the line the common law."""
+    law = published_table()["width_law"]
+    markers = dict(zip(sorted({row.family for row in rows}), cycle("osD^vP*X"), strict=False))
+    colours = dict(zip(sorted({row.corpus for row in rows}), cycle(plots.COLOURS), strict=False))
+    with mpl.rc_context(plots.STYLE):
+        drawn = Figure(figsize=(6.4, 4.4))
+        axes = drawn.subplots()
+        for row in rows:
+            above = row.value - result.params[f"E[{group(row)}]"]
+            axes.plot([row.m or 0], [above], color=colours[row.corpus], marker=markers[row.family], ms=5, ls="")
+        for name, marker in markers.items():
+            axes.plot([], [], color=plots.INK, marker=marker, ls="", label=name)
+        for name, colour in colours.items():
+            axes.plot([], [], color=colour, marker="s", ls="", label=name)
+        widths = [row.m or 0 for row in rows]
+        m = np.geomspace(min(widths), max(widths), 60)
+        alpha, error = result.params["alpha_m"], result.stderr["alpha_m"]
+        fitted = result.params["A_m"] * m**-alpha
+        axes.plot(m, fitted, color=plots.INK, lw=1, label=f"fitted: {alpha:.2f} ± {error:.2f}")
+        label = f"published: {law['alpha']} ± {law['alpha_stderr']}"
+        axes.plot(m, law["A"] * m ** -law["alpha"], color=plots.INK, lw=0.9, ls=":", label=label)
+        axes.set(xscale="log", yscale="log", xlabel="width m", ylabel="loss − B (nats per token)")
+        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        return drawn
+
+
+if __name__ == "__main__":
+    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
