@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from llmprobe.cache import build_once, cache_dir
@@ -118,7 +119,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> 
         model=model.eval(),
         tokenizer=tokenizer,
         source=source,
-        revision=getattr(config, "_commit_hash", None) or revision,
+        revision=_commit(folder, revision),
         dtype=dtype,
         device=place,
         positions=getattr(config.get_text_config(), "max_position_embeddings", None),
@@ -146,6 +147,12 @@ def _tokenizer(source: str, folder: str, revision: str) -> PreTrainedTokenizerBa
         raise SourceError(f"{source} has no tokenizer that splits text", fix="save its tokenizer beside the weights")
     tokenizer.model_max_length = int(1e30)  # windows are cut here, so its warning about length would mislead
     return tokenizer
+
+
+def _commit(folder: str, revision: str) -> str:
+    """The commit that a revision stood for when it was read: the name of its folder in the Hub's cache."""
+    config = cached_file(folder, "config.json", revision=revision) if revision else None
+    return Path(config).parent.name if config else revision
 
 
 def _first_line(error: Exception) -> str:

@@ -22,12 +22,16 @@ LARGE = 4096  # served through the redirect
 
 @dataclass
 class Repo:
-    """Files of one repository; `faults` names what goes wrong, and how often where that is a number."""
+    """Files of one repository; `faults` names what goes wrong, and how often where that is a number.
+
+    `commits` holds the files of commits that differ from the rest.
+    """
 
     files: dict[str, bytes]
     revisions: dict[str, str] = field(default_factory=lambda: {"main": "a" * 40})
     gated: bool = False
     faults: Counter[str] = field(default_factory=Counter)
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
 
     def take(self, fault: str) -> bool:
         """Whether the fault strikes now; it is used up by that."""
@@ -101,7 +105,12 @@ class LoopbackHub:
         if (known := self._known(request, name, revision)) is None:
             return
         repo, commit = known
-        listing = {"id": name, "sha": commit, "siblings": [{"rfilename": f} for f in repo.files], "gated": repo.gated}
+        listing = {
+            "id": name,
+            "sha": commit,
+            "siblings": [{"rfilename": f} for f in repo.commits.get(commit, repo.files)],
+            "gated": repo.gated,
+        }
         self._send(request, 200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
 
     def _file(
@@ -113,10 +122,11 @@ class LoopbackHub:
         if repo.gated and "Authorization" not in request.headers and not cdn:
             self._error(request, 403, "GatedRepo")
             return
-        if file not in repo.files:
+        files = repo.commits.get(commit, repo.files)
+        if file not in files:
             self._error(request, 404, "EntryNotFound")
             return
-        content = repo.files[file]
+        content = files[file]
         digest = hashlib.sha256(content).hexdigest()
         facts = {"X-Repo-Commit": commit, "ETag": f'"{digest}"', "Accept-Ranges": "bytes"}
         if len(content) > LARGE and not cdn:
