@@ -57,7 +57,7 @@ def guarded(work: Callable[[], object], *, debug: bool = False) -> int:
     except ProbeError as error:
         return _complain(str(error), debug)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
             raise
         where = f" ({error.filename})" if error.filename else ""
         return _complain(f"{os.strerror(error.errno)}{where}; nothing already stored is lost", debug)

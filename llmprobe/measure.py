@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmprobe.observations import Observation, Provenance, Scalar
+from llmprobe.observations import Observation, ObservationStore, Provenance, Scalar
 
 if TYPE_CHECKING:
     from llmprobe.loss import LossResult
     from llmprobe.overlap import OverlapStatistics
     from llmprobe.unembedding import Unembedding
+
+
+OVERLAP_METRICS = (
+    "mean_abs_cos",
+    "mean_sq_cos",
+    "mean_cos",
+    "centered_mean_abs_cos",
+    "centered_mean_sq_cos",
+    "participation_ratio",
+    "norm_mean",
+    "norm_std",
+    "represented_fraction",
+)  # always there; `superposition` is too where n > m
+LOSS_METRICS = ("loss", "bits_per_byte")
+
+
+def is_measured(store: ObservationStore, metrics: Sequence[str], **wanted: Scalar) -> bool:
+    """Whether all these metrics are stored for what `wanted` selects: a row lost to damage is measured again."""
+    return set(metrics) <= {row.metric for row in store.select(**wanted)}
 
 
 def overlap_observations(

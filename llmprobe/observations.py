@@ -165,6 +165,8 @@ class ObservationStore:
         StoreError
             The disk is full, or the file cannot be written. What was stored before stays readable.
         """
+        if not observations:
+            return
         data = "".join(row.to_json() + "\n" for row in observations).encode()
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -40,8 +40,7 @@ def main(config: Config) -> Path:
         raise ConfigError("no runs were named", fix="name folders under runs/, after running other recipes")
     merged = ObservationStore(config.out / "observations.jsonl")
     known = merged.keys()
-    if not merged.select(source_kind="published"):
-        merged.append(*published_overlaps("published"))
+    merged.append(*[row for row in published_overlaps("published") if row.key not in known])
     for run in config.runs:
         store = ObservationStore(run / "observations.jsonl")
         if not store.path.is_file():

@@ -22,7 +22,7 @@ from llmprobe import console
 from llmprobe.compare import exponents
 from llmprobe.errors import ConfigError, ProbeError
 from llmprobe.families import Member, columns, load_families, vocabulary
-from llmprobe.measure import overlap_observations
+from llmprobe.measure import OVERLAP_METRICS, is_measured, overlap_observations
 from llmprobe.observations import ObservationStore
 from llmprobe.overlap import Method, overlap_statistics
 from llmprobe.published import published_overlaps
@@ -57,8 +57,8 @@ def main(config: Config) -> int:
     if unknown:
         raise ConfigError(f"no family {', '.join(unknown)}", expected=f"among {', '.join(known)}")
     store = ObservationStore(config.out / "observations.jsonl")
-    if not store.select(study=STUDY, source_kind="published"):
-        store.append(*published_overlaps(STUDY))
+    stored = store.keys()
+    store.append(*[row for row in published_overlaps(STUDY) if row.key not in stored])
     models = [
         (member, vocabulary(known[name], member) if config.tokenizer_vocab else None)
         for name in config.families
@@ -67,7 +67,7 @@ def main(config: Config) -> int:
     ]
     failed: dict[str, str] = {}
     for member, rows in tqdm(models, unit="model", desc="overlaps"):
-        if store.select(study=STUDY, model=member.id, metric="mean_sq_cos", vocabulary=rows):
+        if is_measured(store, OVERLAP_METRICS, study=STUDY, model=member.id, vocabulary=rows):
             continue
         try:
             measure(config, store, member, rows, columns(known, member.id))

@@ -21,9 +21,9 @@ from llmprobe import console
 from llmprobe.compare import exponents
 from llmprobe.corpus import open_corpus
 from llmprobe.loss import evaluate_loss
-from llmprobe.measure import loss_observations, overlap_observations
+from llmprobe.measure import LOSS_METRICS, OVERLAP_METRICS, is_measured, loss_observations, overlap_observations
 from llmprobe.models import load_model
-from llmprobe.observations import ObservationStore
+from llmprobe.observations import ObservationStore, Scalar
 from llmprobe.overlap import overlap_statistics
 from llmprobe.published import published_overlaps
 from llmprobe.report import write_report
@@ -50,6 +50,8 @@ class Config:
     """Toy regimes: growth to unit norm (below zero) gives strong superposition, decay gives weak."""
     widths: tuple[int, ...] = field(default_factory=lambda: WIDTHS["quick"])
     """Toy widths."""
+    steps: int = field(default_factory=lambda: preset("quick").steps)
+    """Toy steps."""
     seed: int = 0
     """Of the toys."""
     workers: int = 2
@@ -63,8 +65,8 @@ def main(config: Config) -> Path:
     store = ObservationStore(config.out / "observations.jsonl")
     measure_model(config, store)
     train_toys(config, store)
-    if not store.select(study=STUDY, source_kind="published"):
-        store.append(*published_overlaps(STUDY))
+    known = store.keys()
+    store.append(*[row for row in published_overlaps(STUDY) if row.key not in known])
     saved = {k: str(v) if isinstance(v, Path) else v for k, v in dataclasses.asdict(config).items()}
     (config.out / "config.json").write_text(json.dumps(saved, indent=1), encoding="utf-8")
     report = write_report(config.out)
@@ -80,13 +82,17 @@ def main(config: Config) -> Path:
 
 def measure_model(config: Config, store: ObservationStore) -> None:
     """Overlaps and loss of the language model."""
-    if not store.select(study=STUDY, model=config.source, metric="mean_abs_cos"):
+    if not is_measured(store, OVERLAP_METRICS, study=STUDY, model=config.source):
         console.progress(f"reading the unembedding of {config.source}")
         matrix = read_unembedding(config.source)
         statistics = overlap_statistics(matrix.W, progress=True)
         store.append(*overlap_observations(STUDY, matrix, statistics))
-    known = store.select(study=STUDY, model=config.source, corpus=config.corpus, metric="loss", context=config.context)
-    if not any(row.n_samples == config.max_tokens for row in known):
+    scored: dict[str, Scalar] = {
+        "corpus": open_corpus(config.corpus).name,
+        "context": config.context,
+        "n_samples": config.max_tokens,
+    }
+    if not is_measured(store, LOSS_METRICS, study=STUDY, model=config.source, **scored):
         console.progress(f"loading {config.source}; a GGUF file is converted once, which takes half a minute")
         model = load_model(config.source)
         result = evaluate_loss(
@@ -98,7 +104,7 @@ def measure_model(config: Config, store: ObservationStore) -> None:
 def train_toys(config: Config, store: ObservationStore) -> None:
     """The toy at every width in every regime."""
     runs = [
-        preset("quick", m=m, weight_decay=decay, seed=config.seed)
+        preset("quick", m=m, weight_decay=decay, steps=config.steps, seed=config.seed)
         for decay in config.weight_decays
         for m in config.widths
     ]
