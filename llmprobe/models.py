@@ -104,6 +104,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> 
     folder, revision = _folder(parsed)
     spread = {"device_map": "auto"} if place == "cuda" and torch.cuda.device_count() > 1 else {}
     at = {"revision": revision} if revision else {}
+    _quiet()
     try:
         config = AutoConfig.from_pretrained(folder, **at)
         model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=DTYPES[dtype], **at, **spread)
@@ -155,6 +156,12 @@ def _commit(folder: str, revision: str) -> str:
     return Path(config).parent.name if config else revision
 
 
+def _quiet() -> None:
+    """Leave stderr to our own progress and warnings."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0]
 
@@ -183,7 +190,7 @@ def _converted(gguf: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    transformers_logging.set_verbosity_error()
+    _quiet()
     where: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     try:
         quantised = AutoModelForCausalLM.from_pretrained(

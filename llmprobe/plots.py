@@ -131,8 +131,8 @@ def geometry(spread: Distribution, bins: Sequence[FrequencyBin], m: int) -> Figu
         left.fill_between(centres, density, step="mid", color=COLOURS[0], alpha=0.6, lw=0, label="measured")
         random = np.exp(-m * centres**2 / 2) * np.sqrt(m / (2 * np.pi))
         left.plot(centres, random, color=INK, lw=0.9, ls=":", label="random directions")
-        shown = centres[density > 1e-4 * density.max()]
-        left.set(xlabel="cosine", ylabel="density", xlim=(min(-0.2, shown.min()), max(0.2, shown.max())))
+        reach = 1.5 * max(abs(spread.quantiles[q]) for q in (0.001, 0.999))
+        left.set(xlabel="cosine", ylabel="density", xlim=(max(-1, -reach), min(1, reach)))
         left.legend()
         ranks = range(1, len(bins) + 1)
         errors = [1.96 * b.stderr for b in bins]
