@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +175,7 @@ def test_a_run_in_the_store_is_not_repeated(tmp_path: Path, monkeypatch: pytest.
     (first,) = run_missing([config], store)
     monkeypatch.setattr("toymodels.teacher.run_all", lambda configs, **_: [] if not configs else pytest.fail("ran"))
     (again,) = run_missing([config], store)
-    assert again.to_dict(details=True) == first.to_dict(details=True)
+    assert str(again.to_dict(details=True)) == str(first.to_dict(details=True))  # as text, for NaN differs from itself
 
 
 # the command
@@ -206,3 +208,32 @@ def test_the_command_prints_details_and_errors(capsys: pytest.CaptureFixture[str
     assert {"alpha_unsuperposed", "acceleration", "alpha_spread", "end_over_zero", "warnings"} <= set(row)
     assert main(["teacher-student", "--n", "8", "--k", "9"]) == 2
     assert "K = 9 dimensions for N = 8 features" in capsys.readouterr().err
+
+
+def test_the_recipe_writes_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path(__file__).resolve().parents[1] / "recipes" / "teacher_student.py"
+    spec = importlib.util.spec_from_file_location("recipes_teacher_student", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "NAMED", ("interference", "interference"))
+    config = module.Config(
+        quick=True,
+        n=128,
+        a=(2.0,),
+        b=(0.5, 1.0),
+        scan_n=128,
+        scan_students=("interference",),
+        record_n=256,
+        device="cpu",
+        threads=1,
+        out=tmp_path,
+    )
+    module.main(config)
+    report = (tmp_path / "report.md").read_text()
+    for heading in ("universal exponent 1", "The record law", "Other students", "Three traps"):
+        assert heading in report
+    assert {figure.name for figure in tmp_path.glob("*.png")} == {"exponents.png", "curves.png", "record_law.png"}
+    assert len(ObservationStore(tmp_path / "observations.jsonl").keys()) == 8  # the grid, its control and the scan
