@@ -1,8 +1,9 @@
 """Texts by name, as documents in a fixed order.
 
 ``stdlib`` is the docstrings of the running Python's standard library, one document per module: real English that
-every machine has, with no download; ``stdlib-sources`` is the same modules whole. Anything else is a file: UTF-8
-text (one document), JSONL or parquet (one document per row, column ``text``).
+every machine has, with no download; ``stdlib-sources`` is the same modules whole. Other names are those of
+`llmprobe.corpora`. Anything else is a file: UTF-8 text (one document), JSONL or parquet (one document per row, column
+``text``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from llmprobe.corpora import NamedCorpus, load_corpora, pinned, stream
 from llmprobe.errors import CorpusError
 
 SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
@@ -53,21 +55,32 @@ class Corpus:
         return (document for document in self.read() if document.text.strip())
 
 
-def open_corpus(name: str) -> Corpus:
+def open_corpus(name: str, *tables: str | Path) -> Corpus:
     """The corpus of that name, or in that file.
+
+    Parameters
+    ----------
+    tables
+        TOML files of a user's own corpora; see `llmprobe.corpora`.
 
     Raises
     ------
     CorpusError
         There is no such file, it cannot be read, or it is empty.
+    ConfigError
+        A table is not right.
     """
     if name in LIBRARY:
         return Corpus(name, f"python {platform.python_version()}", LIBRARY[name])
+    known = load_corpora(*tables)
+    if name in known:
+        named = known[name]
+        commit = pinned(named)
+        return Corpus(name, f"{named.id}@{commit}" if commit else named.id, partial(_stream, named, commit))
     path = Path(name).expanduser()
     if not path.is_file():
-        raise CorpusError(
-            f"there is no corpus {name!r}", expected="stdlib, stdlib-sources, or a .txt, .jsonl or .parquet file"
-        )
+        names = ", ".join((*LIBRARY, *known))
+        raise CorpusError(f"there is no corpus {name!r}", expected=f"{names}, or a .txt, .jsonl or .parquet file")
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -107,6 +120,10 @@ def _sources() -> Iterator[Document]:
             yield Document(name, source.decode("utf-8"))
         except UnicodeDecodeError:  # a few declare another encoding
             continue
+
+
+def _stream(named: NamedCorpus, commit: str) -> Iterator[Document]:
+    return (Document(name, text) for name, text in stream(named, commit))
 
 
 def _text(path: Path) -> Iterator[Document]:

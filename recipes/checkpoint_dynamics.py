@@ -57,6 +57,8 @@ class Config:
     """Files of your own families."""
     corpus: str = "stdlib"
     """As for `llmprobe loss`."""
+    corpora_toml: tuple[str, ...] = ()
+    """Files of your own corpora."""
     context: int = 512
     """Tokens per window."""
     max_documents: int | None = 32
@@ -180,7 +182,7 @@ def measure(config: Config, store: ObservationStore, checkpoint: Checkpoint) -> 
         model = load_model(checkpoint.source, dtype=config.dtype, device=config.device)
         result = evaluate_loss(
             model,
-            open_corpus(config.corpus),
+            open_corpus(config.corpus, *config.corpora_toml),
             context=config.context,
             max_documents=config.max_documents,
             resume=True,

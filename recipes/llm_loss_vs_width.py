@@ -49,6 +49,8 @@ class Config:
     """Names as `llmprobe families` lists them."""
     corpora: tuple[str, ...] = ("wikitext", "c4", "pile")
     """As for `llmprobe loss`."""
+    corpora_toml: tuple[str, ...] = ()
+    """Files of your own corpora."""
     toml: tuple[str, ...] = ()
     """Files of your own families."""
     largest: int | None = None
@@ -71,7 +73,7 @@ def main(config: Config) -> int:
     unknown = [name for name in config.families if name not in known]
     if unknown:
         raise ConfigError(f"no family {', '.join(unknown)}", expected=f"among {', '.join(known)}")
-    corpora = {name: open_corpus(name) for name in config.corpora}
+    corpora = {name: open_corpus(name, *config.corpora_toml) for name in config.corpora}
     members = [
         member
         for name in config.families

@@ -15,8 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
 
-RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
-API = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/?]+))?")
+RESOLVE = re.compile(r"/(?:datasets/)?(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<name>.+)")
+API = re.compile(r"/api/(?:models|datasets)/(?P<repo>[^/]+/[^/]+)(/revision/(?P<revision>[^/?]+))?")
+TREE = re.compile(r"/api/datasets/(?P<repo>[^/]+/[^/]+)/(?:tree|paths-info)/(?P<revision>[^/]+)(/(?P<under>.*))?")
 LARGE = 4096  # served through the redirect
 
 
@@ -63,6 +64,10 @@ class LoopbackHub:
             def do_GET(self) -> None:
                 hub.answer(self, body=True)
 
+            def do_POST(self) -> None:
+                self.rfile.read(int(self.headers["Content-Length"]))
+                hub.answer(self, body=True)
+
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_port}"
@@ -85,6 +90,8 @@ class LoopbackHub:
             path, cdn = path.removeprefix("/cdn"), True
         if match := API.fullmatch(path):
             self._info(request, match["repo"], match["revision"] or "main")
+        elif match := TREE.fullmatch(path):
+            self._tree(request, match["repo"], match["revision"])
         elif match := RESOLVE.fullmatch(path):
             self._file(request, match["repo"], match["revision"], match["name"], body, cdn)
         else:
@@ -111,6 +118,17 @@ class LoopbackHub:
             "siblings": [{"rfilename": f} for f in repo.commits.get(commit, repo.files)],
             "gated": repo.gated,
         }
+        self._send(request, 200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
+
+    def _tree(self, request: BaseHTTPRequestHandler, name: str, revision: str) -> None:
+        if (known := self._known(request, name, revision)) is None:
+            return
+        repo, commit = known
+        files = repo.commits.get(commit, repo.files)
+        listing = [
+            {"type": "file", "path": file, "size": len(data), "oid": hashlib.sha1(data).hexdigest()}
+            for file, data in files.items()
+        ]
         self._send(request, 200, json.dumps(listing).encode(), {"Content-Type": "application/json"})
 
     def _file(
@@ -170,6 +188,6 @@ class LoopbackHub:
         if cut:
             data = data[: len(data) // 2]
             request.close_connection = True
-        if request.command == "GET":
+        if request.command != "HEAD":
             request.wfile.write(data)
             self.sent += len(data)

@@ -21,7 +21,10 @@ class Loss:
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
     """org/name, org/name@revision, a folder, a .gguf file, or sample:smollm2-135m."""
     corpus: str = "stdlib"
-    """stdlib (docstrings of Python's standard library), or a .txt, .jsonl or .parquet file."""
+    """stdlib (docstrings of Python's standard library), stdlib-sources, wikitext, c4, pile, one of your own
+    (`corpora`), or a .txt, .jsonl or .parquet file."""
+    corpora: tuple[str, ...] = ()
+    """Files of your own corpora."""
     context: int = 1024
     """Tokens per window; never more than the model's positions."""
     max_tokens: int | None = None
@@ -53,7 +56,7 @@ class Loss:
         for name, value in (("context", self.context), ("max-tokens", self.max_tokens)):
             if value is not None and value < 1:
                 raise ConfigError(f"--{name} {value}", expected="at least 1")
-        corpus = open_corpus(self.corpus)
+        corpus = open_corpus(self.corpus, *self.corpora)
         first: LossResult | None = None
         for source in self.sources:
             result = self._measure(source, corpus)
