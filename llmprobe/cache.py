@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from llmprobe.errors import StoreError
@@ -49,3 +50,27 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder
+
+
+def write_whole(path: Path, *parts: bytes | memoryview) -> None:
+    """Write a cached file so that it appears whole or not at all.
+
+    Raises
+    ------
+    StoreError
+        The disk is full or not writable.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            for part in parts:
+                file.write(part)
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise StoreError(
+            f"cannot write the cache {path}: {error.strerror}",
+            fix="free some space, or set LLMPROBE_CACHE to a folder on another disk",
+        ) from error

@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llmprobe.errors import SourceError, StoreError
+from llmprobe.cache import write_whole
+from llmprobe.errors import SourceError
 from llmprobe.storage.files import LocalFile
 from llmprobe.storage.safetensors import DTYPES, SafetensorsFile
 from llmprobe.storage.tensor import StoredTensor
@@ -45,11 +44,13 @@ class KeptTensors:
 
     def note_revision(self, revision: str) -> None:
         """Remember which commit a branch or tag stands at."""
-        _write(self._folder / "revisions" / _name(revision), self.commit.encode())
+        write_whole(self._folder / "revisions" / _name(revision), self.commit.encode())
 
     def remember(self, names: Sequence[str], config: dict[str, Any]) -> None:
         """Keep the names of all tensors and the configuration."""
-        _write(self._folder / self.commit / "listing.json", json.dumps({"names": names, "config": config}).encode())
+        write_whole(
+            self._folder / self.commit / "listing.json", json.dumps({"names": names, "config": config}).encode()
+        )
 
     def recall(self) -> tuple[list[str], dict[str, Any]]:
         """Names of all tensors and the configuration."""
@@ -79,9 +80,9 @@ class KeptTensors:
         raw = stored.values.contiguous().flatten().view(torch.uint8).numpy()
         entry = {"dtype": CODES[stored.values.dtype], "shape": list(stored.values.shape), "data_offsets": [0, len(raw)]}
         header = json.dumps({"tensor": entry}).encode()
-        _write(path, len(header).to_bytes(8, "little"), header, raw.data)
+        write_whole(path, len(header).to_bytes(8, "little"), header, raw.data)
         digest = hashlib.sha256(raw.data).hexdigest()
-        _write(note, digest.encode())
+        write_whole(note, digest.encode())
 
     def _paths(self, name: str) -> tuple[Path, Path]:
         path = self._folder / self.commit / f"{_name(name)}.safetensors"
@@ -90,20 +91,3 @@ class KeptTensors:
 
 def _name(text: str) -> str:
     return text.replace("/", "--")
-
-
-def _write(path: Path, *parts: bytes | memoryview) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            for part in parts:
-                file.write(part)
-        temporary.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise StoreError(
-            f"cannot write the cache {path}: {error.strerror}",
-            fix="free some space, or set LLMPROBE_CACHE to a folder on another disk",
-        ) from error

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
-from llmprobe.cache import cache_dir
-from llmprobe.errors import StoreError
+from llmprobe.cache import cache_dir, write_whole
 
 PIECE = 8 << 20
 THREADS = 4
@@ -66,12 +63,6 @@ class _Partial:
         self._folder = cache_dir() / "partial" / hashlib.sha256(identity.encode()).hexdigest()[:24]
 
     def __enter__(self) -> _Partial:
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"cannot write the cache {self._folder}: {error.strerror}", fix="set LLMPROBE_CACHE to another folder"
-            ) from error
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -86,20 +77,10 @@ class _Partial:
         return True
 
     def keep(self, start: int, part: bytes) -> None:
-        path = self._path(start)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(part)
-            temporary.replace(path)
-        except OSError as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise StoreError(
-                f"cannot write the cache {path}: {error.strerror}",
-                fix="free some space, or set LLMPROBE_CACHE to a folder on another disk",
-            ) from error
+        write_whole(self._path(start), part)
 
     def done(self) -> None:
+        """Forget the pieces."""
         for path in self._folder.iterdir():
             path.unlink(missing_ok=True)
 
