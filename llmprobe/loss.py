@@ -156,6 +156,8 @@ def evaluate_loss(
         What stands before each window; see `llmprobe.windows`.
     batch_tokens
         Tokens per forward pass; the default fits the device and is halved when memory runs out.
+    progress
+        Show a progress bar on stderr.
 
     Raises
     ------
