@@ -227,13 +227,15 @@ class ObservationStore:
 
     def save_arrays(self, key: str, arrays: Mapping[str, np.ndarray]) -> Path:
         """Keep arrays under an observation's key; the file appears whole or not at all."""
+        import numpy as np
         from safetensors.numpy import save_file
 
         target = self._array_path(key)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             temporary = target.with_suffix(f".{os.getpid()}.tmp")
-            save_file(dict(arrays), temporary)
+            whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # strides are not kept
+            save_file(whole, temporary)
             temporary.replace(target)
         except OSError as error:
             raise StoreError(f"cannot write {target}: {error.strerror}", fix="free some space") from error

@@ -133,6 +133,8 @@ def test_arrays_lie_beside_the_rows(tmp_path: Path) -> None:
     W = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
     path = store.save_arrays("abc", {"W": W})
     np.testing.assert_array_equal(store.load_arrays("abc")["W"], W)
+    store.save_arrays("strided", {"W": W.T[::2]})
+    np.testing.assert_array_equal(store.load_arrays("strided")["W"], W.T[::2])
     path.write_bytes(path.read_bytes()[:-5])
     with pytest.raises(StoreError, match="no readable arrays under abc"):
         store.load_arrays("abc")
