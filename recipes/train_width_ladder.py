@@ -319,12 +319,14 @@ def show(config: Config) -> None:
     """Tables of loss by width and step, and the fits."""
     store = ObservationStore(config.out / "observations.jsonl")
     training = ObservationStore(config.out / "training" / "observations.jsonl")
-    by_step = {(row.m, row.step): row for row in (*store, *training) if row.metric == "loss"}
+    limit = {"documents_limit": config.heldout_documents}
+    by_step = {(r.m, r.step): r for kept in (store, training) for r in kept.select(metric="loss", **limit)}
     steps = saved_steps(config.steps)
     rows = [(m, *(by_step[m, step].value for step in steps)) for m in config.widths]
     console.say(console.table(rows, ("loss: m", *(f"step {step}" for step in steps))))
     for metric in ("loss", "mean_sq_cos", "centered_mean_sq_cos"):
-        found = sorted((row for row in store if row.metric == metric), key=lambda row: row.m or 0)
+        chosen = store.select(metric=metric, **(limit if metric == "loss" else {}))
+        found = sorted((row for row in chosen if row.m in config.widths), key=lambda row: row.m or 0)
         m, y = [float(row.m or 0) for row in found], [row.value for row in found]
         values = [(row.m, row.value, row.stderr, row.value * (row.m or 0)) for row in found]
         console.say("\n" + console.table(values, ("m", metric, "±", "× m")))
