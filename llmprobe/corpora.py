@@ -10,14 +10,14 @@ Rows are streamed with `datasets`, so that no more is fetched than is read. No r
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterable, Iterator
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from llmprobe.errors import ConfigError, CorpusError
+from llmprobe.tables import checked_row, read_table
 
 BUILT_IN = Path(__file__).with_name("corpora.toml")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -164,29 +164,14 @@ def _built_in() -> dict[str, NamedCorpus]:
 
 
 def _read(path: Path) -> dict[str, NamedCorpus]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", expected="a TOML file of corpora") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
-    return {name: _checked(f"{path.name} [{name}]", name, row) for name, row in table.items()}
+    table = read_table(path, "corpora")
+    return {name: _corpus(f"{path.name} [{name}]", name, row) for name, row in table.items()}
 
 
-def _checked(where: str, name: str, row: Any) -> NamedCorpus:
-    if not isinstance(row, dict):
-        raise ConfigError(f"{where} is {row!r}", expected='a table with id = "org/name"')
-    known = [f.name for f in fields(NamedCorpus) if f.name != "name"]
-    if unknown := sorted(set(row) - set(known)):
-        raise ConfigError(f"{where} has the unknown key {', '.join(unknown)}", expected=f"among {', '.join(known)}")
-    required = {f.name for f in fields(NamedCorpus) if f.default is MISSING} - {"name"}
-    if missing := sorted(required - set(row)):
-        raise ConfigError(f"{where} lacks {', '.join(missing)}")
-    for key, value in row.items():
-        if not isinstance(value, str):
-            raise ConfigError(f"{where}: {key} = {value!r}", expected="of type str")
+def _corpus(where: str, name: str, row: Any) -> NamedCorpus:
+    corpus = checked_row(NamedCorpus, where, row, name=name)
     try:
-        re.compile(row.get("begins", ""))
+        re.compile(corpus.begins)
     except re.error as error:
-        raise ConfigError(f"{where}: begins = {row['begins']!r} is no pattern: {error}") from error
-    return NamedCorpus(name=name, **row)
+        raise ConfigError(f"{where}: begins = {corpus.begins!r} is no pattern: {error}") from error
+    return corpus

@@ -11,16 +11,15 @@ A family of five lines is enough:
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any
 
 from llmprobe.errors import ConfigError
+from llmprobe.tables import checked_row, read_table
 
-Row = TypeVar("Row", "Member", "Family")
 BUILT_IN = Path(__file__).with_name("families.toml")
 
 
@@ -142,12 +141,7 @@ def _built_in() -> dict[str, Family]:
 
 
 def _read(path: Path) -> dict[str, Family]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}", expected="a TOML file of families") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
+    table = read_table(path, "families")
     return {name: _family(f"{path.name} [{name}]", name, row) for name, row in table.items()}
 
 
@@ -155,32 +149,11 @@ def _family(where: str, name: str, row: Any) -> Family:
     members = row.get("members") if isinstance(row, dict) else None
     if not isinstance(members, list) or not members:
         raise ConfigError(f"{where} has no members", expected='members = [ { id = "org/name", m = 768 }, ... ]')
-    rows = tuple(_checked(Member, f"{where} member {i}", member) for i, member in enumerate(members, start=1))
-    family = _checked(Family, where, {**row, "name": name, "members": rows})
+    rows = tuple(checked_row(Member, f"{where} member {i}", member) for i, member in enumerate(members, start=1))
     if repeated := _repeated([member.id for member in rows]):
         raise ConfigError(f"{where} names {repeated} twice", expected="each model once")
-    return family
-
-
-def _checked(kind: type[Row], where: str, row: Any) -> Row:
-    if not isinstance(row, dict):
-        raise ConfigError(f"{where} is {row!r}", expected="a table of keys")
-    types = get_type_hints(kind)
-    if unknown := sorted(set(row) - set(types)):
-        raise ConfigError(f"{where} has the unknown key {', '.join(unknown)}", expected=f"among {', '.join(types)}")
-    required = {f.name for f in fields(kind) if f.default is MISSING}
-    if missing := sorted(required - set(row)):
-        raise ConfigError(f"{where} lacks {', '.join(missing)}")
-    for key, value in row.items():
-        allowed = tuple(t for t in get_args(types[key]) or (types[key],) if isinstance(t, type))
-        if kind is Family and key == "members":
-            continue
-        if type(value) not in allowed:
-            names = " or ".join(t.__name__ for t in allowed if t is not type(None))
-            raise ConfigError(f"{where}: {key} = {value!r}", expected=f"of type {names}")
-        if type(value) is int and value < 0:
-            raise ConfigError(f"{where}: {key} = {value}", expected="not negative")
-    return kind(**row)
+    facts = {key: value for key, value in row.items() if key != "members"}
+    return checked_row(Family, where, facts, name=name, members=rows)
 
 
 def _repeated(names: Sequence[str]) -> str | None:

@@ -28,6 +28,8 @@ def test_every_block_of_the_guide_works(
         save(make_model("llama", hidden_size=m), tmp_path / name)
         make_tokenizer().save_pretrained(tmp_path / name)
     (tmp_path / "text.jsonl").write_text('{"text": "the cat sat on the mat."}\n{"text": "a theory that fits."}\n')
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "train.jsonl").write_text((tmp_path / "text.jsonl").read_text())
     ran = []
     for block in BLOCK.finditer(GUIDE.read_text(encoding="utf-8")):
         kind, body = block["kind"], block["body"]
@@ -40,5 +42,5 @@ def test_every_block_of_the_guide_works(
                 command, *arguments = shlex.split(line)
                 assert COMMANDS[command](arguments) == 0, (line, capsys.readouterr().err)
         ran.append(kind)
-    assert (ran.count("sh"), ran.count("python"), ran.count("toml")) == (2, 3, 1)
+    assert (ran.count("sh"), ran.count("python"), ran.count("toml")) == (3, 3, 2)
     assert os.path.getsize(tmp_path / "runs" / "mine" / "report.html") > 10_000
