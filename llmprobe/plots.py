@@ -66,9 +66,11 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
                 label = name
                 if result is not None:
                     label += f": exponent {_pm(result.params['alpha_m'], result.stderr['alpha_m'])}"
-                if result is not None and not result.law.grouped:
+                if result is not None:
                     m = np.geomspace(rows["m"].min(), rows["m"].max(), 60)
-                    axes.plot(m, result.predict({"m": m}), color=colour, lw=1.2, alpha=0.8)
+                    for group in result.data.groups or ("",):
+                        y = result.predict({"m": m}, np.full(len(m), group))
+                        axes.plot(m, y, color=colour, lw=1.2, alpha=0.8)
                 axes.plot([], [], color=colour, marker=marker if len(new) else "", ls="-", label=label)
         if quantity == "overlap vs width":
             low, high = axes.get_xlim()
