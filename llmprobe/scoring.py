@@ -26,7 +26,7 @@ from llmprobe.windows import Window
 
 log = logging.getLogger(__name__)
 LOGIT_BYTES = 32 << 20  # of float32 logits held at a time
-BATCH_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
+BATCH_TOKENS = {"cpu": 512, "mps": 8192, "cuda": 32768}  # a CPU gains nothing from more, and loses its cache
 Head = Callable[[Tensor], Tensor]
 
 

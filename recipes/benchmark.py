@@ -23,9 +23,8 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from llmprobe.console import guarded, say, table
-from llmprobe.corpus import Corpus, open_corpus
+from llmprobe.corpus import open_corpus
 from llmprobe.errors import ConfigError
-from llmprobe.loss import evaluate_loss
 from llmprobe.models import LanguageModel, load_model
 from llmprobe.overlap import overlap_statistics, second_moments
 from llmprobe.scoring import score_windows
@@ -190,7 +189,7 @@ def loss(options: Options) -> None:
         for _ in tqdm(range(3), desc=dtype, unit="round"):
             plain.append(timed(lambda model=model, windows=windows: plain_loss(model, windows)))  # type: ignore[misc]
             ours.append(
-                timed(lambda model=model: values.update({model.dtype: measured(model, corpus, limit)}))  # type: ignore[misc]
+                timed(lambda model=model, windows=windows: values.update({model.dtype: measured(model, windows)}))  # type: ignore[misc]
             )
         a, b = statistics.median(plain), statistics.median(ours)
         rows.append((dtype, limit / a, limit / b, a / b, values[dtype]))
@@ -211,9 +210,9 @@ def plain_loss(model: LanguageModel, windows: list[Window]) -> float:
     return total
 
 
-def measured(model: LanguageModel, corpus: Corpus, limit: int) -> float:
-    """Our loss."""
-    return evaluate_loss(model, corpus, context=512, max_tokens=limit).loss
+def measured(model: LanguageModel, windows: list[Window]) -> float:
+    """Our loss of the same windows."""
+    return float(score_windows(model, windows).nll.sum()) / sum(window.scored for window in windows)
 
 
 @comparison("loss-memory")
