@@ -25,6 +25,7 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from llmprobe.cache import build_once, cache_dir
+from llmprobe.devices import pick_device
 from llmprobe.errors import ConfigError, SourceError
 from llmprobe.sources import Source, parse_source
 
@@ -60,23 +61,6 @@ class LanguageModel:
     def width(self) -> int:
         """Width m of its unembedding (OPT-350m's is 512 where its layers are 1024 wide)."""
         return int(self.model.get_output_embeddings().weight.shape[1])
-
-
-def pick_device(device: str = "auto") -> str:
-    """``auto`` is CUDA if there is one, else Apple's MPS, else the CPU.
-
-    Raises
-    ------
-    ConfigError
-        The device named is not here.
-    """
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {device!r} is not usable here", expected="auto, cpu, cuda or mps") from error
-    return device
 
 
 def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> LanguageModel:

@@ -17,10 +17,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from llmprobe.devices import pick_device
 from llmprobe.errors import ConfigError
 from llmprobe.observations import Observation, ObservationStore
 from toymodels.presets import SuperpositionConfig
-from toymodels.training import METRICS, SuperpositionResult, choose_device, observation, shared_settings, train_replicas
+from toymodels.training import METRICS, SuperpositionResult, observation, shared_settings, train_replicas
 
 ATTEMPTS = 3  # how often a run is handed out before workers that keep dying are an error
 GLANCE = 0.5  # seconds between two looks at the workers' progress
@@ -78,7 +79,7 @@ def sweep(
     missing = [index for index in range(len(configs)) if index not in rows]
     total = sum(configs[index].steps for index in missing)
     with tqdm(total=total, unit="step", desc=study, smoothing=0.1, disable=not progress or not total) as bar:
-        together = replicas or (1 if choose_device(device).type == "cpu" else 128)
+        together = replicas or (1 if pick_device(device) == "cpu" else 128)
         units = _units(configs, missing, together)
         folder = None if store is None else store.path.parent / "checkpoints"
         work = _Work(configs, units, folder, study, {"device": device, "threads": threads}, bar)

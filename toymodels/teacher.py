@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from llmprobe.devices import pick_device
 from llmprobe.errors import FitError
 from llmprobe.observations import ObservationStore
 from toymodels.biases import learn_biases
@@ -25,7 +26,6 @@ from toymodels.population import PER_DECADE, Curve, descend
 from toymodels.sampled import descend_on_samples
 from toymodels.teacher_config import TeacherConfig
 from toymodels.teacher_result import TeacherResult, observation
-from toymodels.training import choose_device
 
 __all__ = ["TeacherConfig", "TeacherResult", "closed_form", "run", "run_all", "run_missing"]
 
@@ -60,7 +60,7 @@ def run_all(
     ConfigError
         A run diverged or has nothing to learn by.
     """
-    place = choose_device(device)
+    place = torch.device(pick_device(device))
     if place.type == "mps":
         place = torch.device("cpu")  # losses are summed in float64, which MPS has not
     groups: dict[tuple[object, ...], list[int]] = {}

@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from llmprobe.devices import pick_device
 from llmprobe.errors import ConfigError, StoreError
 from llmprobe.observations import Observation, Provenance, Scalar
 from llmprobe.overlap import second_moments
@@ -130,18 +131,6 @@ def schedule(config: SuperpositionConfig) -> list[float]:
     return shares + [low + (1 - low) * 0.5 * (1 + math.cos(math.pi * k / rest)) for k in range(config.steps - warm)]
 
 
-def choose_device(name: str = "auto") -> torch.device:
-    """``auto`` takes CUDA, then MPS, then the CPU; `ConfigError` for a device that is not here."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"device {name!r} is not available here", expected="auto, cpu, cuda or mps") from error
-    return device
-
-
 def train(config: SuperpositionConfig, **options: Any) -> SuperpositionResult:
     """Train one model; options as for `train_replicas`."""
     return train_replicas([config], **options)[0]
@@ -183,7 +172,7 @@ def train_replicas(
         The checkpoint cannot be written.
     """
     _check_shared(configs)
-    place = choose_device(device)
+    place = torch.device(pick_device(device))
     _check_memory(configs, place)
     began = time.perf_counter()
     try:
