@@ -12,7 +12,8 @@ from toymodels import training
 from toymodels.features import Sampler, frequencies
 from toymodels.presets import PRESETS, WIDTHS, SuperpositionConfig, preset
 from toymodels.superposition import forward
-from toymodels.training import initial, observation, schedule, stream, train, train_replicas
+from toymodels.superposition_result import observation
+from toymodels.training import initial, schedule, stream, train, train_replicas
 
 TINY = SuperpositionConfig(n=60, m=5, batch=128, steps=300, seed=3, average=50)
 

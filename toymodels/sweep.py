@@ -21,7 +21,8 @@ from llmprobe.devices import pick_device
 from llmprobe.errors import ConfigError
 from llmprobe.observations import Observation, ObservationStore
 from toymodels.presets import SuperpositionConfig
-from toymodels.training import METRICS, SuperpositionResult, observation, shared_settings, train_replicas
+from toymodels.superposition_result import METRICS, SuperpositionResult, observation
+from toymodels.training import shared_settings, train_replicas
 
 ATTEMPTS = 3  # how often a run is handed out before workers that keep dying are an error
 GLANCE = 0.5  # seconds between two looks at the workers' progress

@@ -1,8 +1,8 @@
-"""Training runs of the toy model: schedule, loop, checkpoints, and what a finished run reports.
+"""Training runs of the toy model: schedule, loop, and going on after a kill.
 
 Runs of equal shape and schedule may share one loop as replicas; each keeps its own seed, data and weight decay, so
-R replicas equal R single runs up to rounding. A checkpoint is one safetensors file, replaced whole; a run that was
-killed goes on from its last one and ends bit for bit where it would have ended.
+R replicas equal R single runs up to rounding. A run that was killed goes on from its last checkpoint and ends bit for
+bit where it would have ended.
 """
 
 from __future__ import annotations
@@ -12,114 +12,28 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from llmprobe.devices import pick_device
-from llmprobe.errors import ConfigError, StoreError
-from llmprobe.observations import Observation, Provenance, Scalar
-from llmprobe.overlap import second_moments
-from llmprobe.regime import represented_fraction
+from llmprobe.errors import ConfigError
+from llmprobe.observations import Scalar
+from toymodels.checkpoint import read_checkpoint, write_checkpoint
 from toymodels.features import CHUNK_EVENTS, Batch, Sampler, frequencies
 from toymodels.optimizer import AdamW
 from toymodels.presets import SuperpositionConfig
 from toymodels.superposition import Gradient
+from toymodels.superposition_result import SuperpositionResult
 
 CHECKPOINT_SECONDS = 30.0
 OWN_TO_REPLICAS = ("weight_decay", "data_exponent", "frequency_law", "decay_length", "activation_density", "seed")
-
-
-@dataclass(frozen=True)
-class SuperpositionResult:
-    """A finished run.
-
-    Attributes
-    ----------
-    W, b
-        Trained parameters on the CPU, shapes [n, m] and [n].
-    losses
-        ‖y − x‖² summed over features, mean over the batch, at each step; shape [steps].
-    seconds
-        Time of the run (of all replicas together, divided by their number).
-    """
-
-    config: SuperpositionConfig
-    W: Float[Tensor, "n m"]
-    b: Float[Tensor, " n"]
-    losses: Float[Tensor, " steps"]
-    seconds: float
-    device: str
-
-    @property
-    def loss(self) -> float:
-        """Mean loss of the last `average` steps."""
-        return float(self.losses[-self.config.average :].double().mean())
-
-    @property
-    def loss_std(self) -> float:
-        """Standard deviation of the loss over these steps."""
-        tail = self.losses[-self.config.average :].double()
-        return float(tail.std()) if len(tail) > 1 else 0.0
-
-    def row(self) -> dict[str, Any]:
-        """The line of ``toymodels superposition --json``."""
-        c = self.config
-        norms = torch.linalg.vector_norm(self.W.double(), dim=1)
-        return {
-            "n": c.n,
-            "m": c.m,
-            "data_exponent": c.data_exponent,
-            "weight_decay": c.weight_decay,
-            "activation_density": c.activation_density,
-            "steps": c.steps,
-            "seed": c.seed,
-            "loss": self.loss,
-            "loss_std": self.loss_std,
-            "mean_sq_cos": second_moments(self.W, drop_zero_rows=True).mean_sq_cos if c.n > 1 else 0.0,
-            "phi_half": represented_fraction(norms, 0.5),
-            "phi_one": represented_fraction(norms, 1.0),
-            "seconds": self.seconds,
-        }
-
-    def observations(self, study: str) -> list[Observation]:
-        """One row per metric; the error of the loss is that of a mean over independent batches."""
-        row, c = self.row(), self.config
-        stderr = self.loss_std / math.sqrt(min(c.average, c.steps))
-        blank = observation(c, study, "loss", 0.0, seconds=round(self.seconds, 3), device=self.device)
-        return [
-            replace(blank, metric=metric, value=row[metric], stderr=stderr if metric == "loss" else None)
-            for metric in METRICS
-        ]
-
-
-METRICS = ("loss", "loss_std", "mean_sq_cos", "phi_half", "phi_one")
-
-
-def observation(config: SuperpositionConfig, study: str, metric: str, value: float = 0.0, **record: Any) -> Observation:
-    """A row of a run's metric; with the value left out it serves to look the run up."""
-    return Observation(
-        study=study,
-        source_kind="toy",
-        family=f"toy-{config.regime}",
-        model="superposition",
-        m=config.m,
-        n=config.n,
-        n_params=config.n * (config.m + 1),
-        step=config.steps,
-        metric=metric,
-        value=value,
-        n_samples=config.average * config.batch,
-        provenance=Provenance.here(config.settings(), **record),
-    )
 
 
 def schedule(config: SuperpositionConfig) -> list[float]:
@@ -178,7 +92,8 @@ def train_replicas(
     try:
         with _torch_threads(threads):
             run = Run(configs, place, block_bytes, dtype)
-            run.resume(checkpoint)
+            if checkpoint is not None:
+                run.resume(checkpoint)
             run.loop(checkpoint, report)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _too_large(configs) from error
@@ -270,7 +185,7 @@ class Run:
             )
 
     def save(self, path: Path, seconds: float) -> None:
-        """Write the state at the end of a chunk; the file appears whole or not at all."""
+        """Write the state at the end of a chunk."""
         arrays = {
             "P": self.P,
             "mean": self.optimizer.mean,
@@ -279,30 +194,14 @@ class Run:
             "generators": self.sampler.state(),
         }
         state = {"step": self.step, "seconds": seconds, "gradient": self.gradient.state()}
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(arrays, temporary, {"run": self._identity(), "state": json.dumps(state)})
-            temporary.replace(path)
-        except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                temporary.unlink()
-            raise StoreError(
-                f"cannot write checkpoint {path}: {error}", fix="free some space; the run goes on from the one before"
-            ) from error
+        write_checkpoint(path, self._identity(), arrays, state)
 
-    def resume(self, path: Path | None) -> None:
-        if path is None or not path.exists():
+    def resume(self, path: Path) -> None:
+        """Go on from a state that `save` wrote; without one, stay at the start."""
+        kept = read_checkpoint(path, self._identity())
+        if kept is None:
             return
-        try:
-            with safe_open(path, framework="pt") as file:
-                notes = file.metadata() or {}
-                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
-        except (OSError, SafetensorError) as error:
-            raise StoreError(f"checkpoint {path} cannot be read: {error}", fix="delete it to start again") from error
-        if notes.get("run") != self._identity():
-            raise StoreError(f"checkpoint {path} belongs to another run", fix="delete it, or choose another folder")
-        state = json.loads(notes["state"])
+        arrays, state = kept
         self.step, self.seconds = state["step"], state["seconds"]
         self.optimizer.steps = self.step
         self.P.copy_(arrays["P"])
