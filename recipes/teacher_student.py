@@ -30,6 +30,7 @@ from llmprobe.observations import ObservationStore
 from llmprobe.plots import COLOURS, INK, STYLE, save
 from llmprobe.window import fit_window
 from toymodels.biases import record_curve
+from toymodels.curve import Curve
 from toymodels.dynamics_theory import (
     RECORD_LAWS,
     Task,
@@ -38,7 +39,6 @@ from toymodels.dynamics_theory import (
     unsuperposed_exponent,
     unsuperposed_loss,
 )
-from toymodels.population import Curve
 from toymodels.students import STUDENTS
 from toymodels.teacher import TeacherConfig, TeacherResult, run_missing
 

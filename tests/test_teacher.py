@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -15,6 +16,7 @@ from llmprobe.errors import ConfigError, FitError
 from llmprobe.observations import ObservationStore
 from toymodels.biases import record_curve
 from toymodels.cli import main
+from toymodels.curve import Curve
 from toymodels.dynamics_theory import (
     Task,
     finite_window,
@@ -25,7 +27,6 @@ from toymodels.dynamics_theory import (
     unsuperposed_loss,
     unsuperposed_time,
 )
-from toymodels.population import Curve
 from toymodels.students import STUDENTS
 from toymodels.teacher import TeacherConfig, TeacherResult, run, run_all, run_missing
 
@@ -160,6 +161,31 @@ def test_configs_that_cannot_be() -> None:
         TeacherConfig(a=0.0)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"colour": "red"}, "options colour of student 'small'"),
+        ({"trains": ("D",)}, "a student that trains D"),
+        ({"trains": ()}, "a student that trains nothing"),
+        ({"embedding": "flat"}, "embedding 'flat'"),
+        ({"rule": "best"}, "rule 'best'"),
+        ({"rate": 0.0}, "rate = 0"),
+        ({"trains": ("B", "c")}, "a bias on features of random amplitude"),
+    ],
+)
+def test_options_that_cannot_be(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TeacherConfig(options=options)
+
+
+def test_options_change_the_student_and_identify_the_run() -> None:
+    plain, linear = TeacherConfig(n=12, k=6), TeacherConfig(n=12, k=6, options={"relu": False, "trains": ("B",)})
+    assert linear.settings() == {**plain.settings(), "student.relu": False, "student.trains": "B"}
+    assert linear.row == dataclasses.replace(STUDENTS["linear"], note=STUDENTS["small"].note)
+    with pytest.raises(ConfigError, match="the student `none` has no options"):
+        TeacherConfig(student="none", options={"relu": False})
+
+
 def test_an_interference_grid_is_universal() -> None:
     configs = [
         TeacherConfig(n=128, k=64, a=a, b=b, student="interference", seed=3) for a in (1.5, 2.0) for b in (0.5, 1.0)
@@ -197,6 +223,14 @@ def test_the_command_prints_the_contract(capsys: pytest.CaptureFixture[str], tmp
     assert kept.provenance.settings["student"] == "interference"
     arrays = ObservationStore(store).load_arrays(kept.key)
     assert set(arrays) == {"t", "loss", "own", "unsuperposed"}
+
+
+def test_the_command_takes_options_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    line = "teacher-student --n 32 --k 16 --a 1.5 --b 0.5 --trains B c --amplitude 1 --core identity --start 0.3 --json"
+    assert main([*line.split(), "--rule", "decay", "--relu", "True"]) == 0
+    options = {"trains": ("B", "c"), "amplitude": 1.0, "core": "identity", "start": 0.3, "rule": "decay", "relu": True}
+    expected = run(TeacherConfig(n=32, k=16, a=1.5, b=0.5, options=options))
+    assert json.loads(capsys.readouterr().out)["alpha"] == expected.fit.exponent
 
 
 def test_the_command_prints_details_and_errors(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,11 @@ import torch
 
 from llmprobe.errors import ConfigError
 from toymodels.biases import Outputs, learn_biases, record_curve
+from toymodels.curve import record_steps
+from toymodels.descent import Descent, descend, stable_rate
 from toymodels.dynamics_theory import Task, unsuperposed_loss
-from toymodels.population import Descent, Population, descend, record_steps, stable_rate
-from toymodels.sampled import Samples, descend_on_samples, input_moments
+from toymodels.population import Population
+from toymodels.sampled import Rows, Samples
 from toymodels.students import EMBEDDINGS, STUDENTS, Student, start
 
 TASKS = (Task(10, 1.5, 0.5), Task(10, 1.1, 1.0))
@@ -28,20 +30,22 @@ def drawn(row: Student, k: int = 6) -> tuple[torch.Tensor | None, torch.Tensor, 
 
 
 ROWS = [
-    Student(trains=("W", "B", "c")),
-    Student(trains=("W", "B", "c"), relu=False),
+    Student(trains=("W", "B", "c"), amplitude=1.0),
+    Student(trains=("W", "B", "c"), amplitude=1.0, relu=False),
     Student(trains=("B",)),
-    Student(embedding="identity", trains=("B", "c"), superposed=False),
+    Student(embedding="identity", trains=("B", "c"), amplitude=1.0, superposed=False),
 ]
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_population_gradients_equal_autograd(row: Student) -> None:
     W, B, c = drawn(row)
-    model = Population(row, TASKS, W, B.clone())
+    model = Population(row, TASKS, (0, 1), W, B.clone())
     if "c" in row.trains:
         model.params["c"] = c
-    found = model.gradients(*model.outputs())
+    model.forward()
+    losses = [model.loss(run)[0] for run in range(2)]
+    found = model.gradients()
     params = {name: model.params[name].clone().requires_grad_() for name in row.trains}
     total = torch.zeros((), dtype=torch.float64)
     for run, task in enumerate(TASKS):
@@ -52,8 +56,7 @@ def test_population_gradients_equal_autograd(row: Student) -> None:
         Y = torch.relu(Z) if row.relu else Z
         residual = Y - torch.diag(torch.from_numpy(task.teacher))
         loss = 0.5 * (torch.from_numpy(task.weights) * residual.square().sum(0)).sum()
-        Y_model, _ = model.outputs()
-        assert model.losses(Y_model, [run])[0][0] == pytest.approx(float(loss.detach()), rel=1e-12)
+        assert losses[run] == pytest.approx(float(loss.detach()), rel=1e-12)
         total = total + loss
     total.backward()
     assert set(found) == set(row.trains)
@@ -64,18 +67,19 @@ def test_population_gradients_equal_autograd(row: Student) -> None:
 
 @pytest.mark.parametrize("row", ROWS)
 def test_batch_gradients_equal_autograd(row: Student) -> None:
+    row = dataclasses.replace(row, batch=8)
     W, B, c = drawn(row)
-    model = Samples(row, TASKS, W, B.clone())
+    model = Samples(row, TASKS, (0, 1), W, B.clone())
     if "c" in row.trains:
         model.params["c"] = c
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(2, 5, 10, generator=generator, dtype=torch.float64)
     x *= torch.rand(2, 5, 10, generator=generator) < 0.3
     x[0, 4] = 0  # padding: this run's batch has one occupied row less, and one empty row more
-    weight = torch.full((2, 5), 1 / 8, dtype=torch.float64)
-    weight[0, 4] = 0
-    empty = torch.tensor([4 / 8, 3 / 8], dtype=torch.float64)
-    found = model.gradients(x, weight, empty)
+    used = torch.ones(2, 5, dtype=torch.float64)
+    used[0, 4] = 0
+    model.rows = model.held = Rows(x, used, torch.tensor([4, 3], dtype=torch.float64))
+    found = model.gradients()
     params = {name: model.params[name].clone().requires_grad_() for name in row.trains}
     total = torch.zeros((), dtype=torch.float64)
     for run, task in enumerate(TASKS):
@@ -86,8 +90,7 @@ def test_batch_gradients_equal_autograd(row: Student) -> None:
             z = z + params["c"][run]
         y = torch.relu(z) if row.relu else z
         loss = 0.5 * (y - full * torch.from_numpy(task.teacher)).square().sum(1).mean()
-        measured = model.losses(run, x[run, : 4 + run], 8)[0]
-        assert measured == pytest.approx(float(loss.detach()), rel=1e-12)
+        assert model.loss(run)[0] == pytest.approx(float(loss.detach()), rel=1e-12)
         total = total + loss
     total.backward()
     for name, tensor in params.items():
@@ -98,7 +101,7 @@ def test_batch_gradients_equal_autograd(row: Student) -> None:
 def test_descent_without_superposition_is_the_closed_form() -> None:
     row = Student(embedding="identity", trains=("B",), relu=False, start=0.0, superposed=False, rate=0.02, time=300.0)
     tasks = [Task(32, 1.5, 0.5), Task(32, 2.0, 0.0)]
-    for task, curve in zip(tasks, descend(row, tasks, 32, [0, 0], dtype=torch.float64), strict=True):
+    for task, curve in zip(tasks, descend(row, tasks, [32, 32], [0, 0], dtype=torch.float64), strict=True):
         assert curve.first == pytest.approx(task.zero_loss)
         np.testing.assert_allclose(curve.loss, unsuperposed_loss(task, curve.t), rtol=0.01)
         np.testing.assert_allclose(curve.own, curve.loss, rtol=1e-9)
@@ -107,19 +110,21 @@ def test_descent_without_superposition_is_the_closed_form() -> None:
 def test_a_rotated_basis_changes_nothing_for_gradient_descent() -> None:
     row = dataclasses.replace(STUDENTS["rotated"], start=0.0, rate=0.01, time=100.0)
     task = Task(24, 1.5, 1.0)
-    (curve,) = descend(row, [task], 24, [3], dtype=torch.float64)
+    (curve,) = descend(row, [task], [24], [3], dtype=torch.float64)
     np.testing.assert_allclose(curve.loss, unsuperposed_loss(task, curve.t), rtol=0.01)
 
 
-def test_runs_side_by_side_equal_runs_alone() -> None:
-    row = dataclasses.replace(STUDENTS["small"], time=60.0)
+@pytest.mark.parametrize("name", ["small", "small-bias", "random", "adam"])
+def test_runs_side_by_side_equal_runs_alone(name: str) -> None:
+    row = dataclasses.replace(STUDENTS[name], time=0.5 if name == "adam" else 60.0)
     tasks = [Task(16, a, 0.5) for a in (1.1, 2.0)]  # of different rates, so that one ends earlier
-    together = descend(row, tasks, 8, [1, 2], dtype=torch.float64)
-    assert together[0].rate != together[1].rate
-    for task, seed, curve in zip(tasks, (1, 2), together, strict=True):
-        (alone,) = descend(row, [task], 8, [seed], dtype=torch.float64)
+    together = descend(row, tasks, [8, 5], [1, 2], dtype=torch.float64)  # and of different K
+    assert (together[0].rate != together[1].rate) == (name != "adam")
+    for task, k, seed, curve in zip(tasks, (8, 5), (1, 2), together, strict=True):
+        (alone,) = descend(row, [task], [k], [seed], dtype=torch.float64)
         np.testing.assert_allclose(curve.loss, alone.loss, rtol=1e-9)
         np.testing.assert_array_equal(curve.t, alone.t)
+        assert curve.dead == alone.dead
 
 
 def test_sampled_descent_agrees_with_the_population() -> None:
@@ -127,13 +132,13 @@ def test_sampled_descent_agrees_with_the_population() -> None:
     row = Student(trains=("B",), relu=False, data="sampled", density=1.0, start=0.0, rate=0.1, time=30.0, batch=256)
     task = row.task(12, 1.2, 0.5)
     seeds = [0, 1, 2, 3, 0]
-    curves = descend_on_samples(row, [task] * 5, 8, seeds, dtype=torch.float64)
+    curves = descend(row, [task] * 5, [8] * 5, seeds, dtype=torch.float64)
     assert curves[0].loss[-1] == curves[4].loss[-1]  # a seed decides everything
-    moments = input_moments(torch.from_numpy(task.probabilities))
+    moments, _ = Samples.moments(task)
     A = torch.diag(torch.from_numpy(task.teacher))
     for seed, curve in zip(seeds, curves, strict=True):
         W, B = start(row, 12, 8, seed)
-        rate = stable_rate(row, W, moments)
+        rate = stable_rate(row, W, task)
         for _ in range(round(30 / rate)):
             B = B - rate * W @ (W.T @ B @ W - A) @ moments @ W.T
         rest = W.T @ B @ W - A
@@ -165,14 +170,14 @@ def test_biases_by_leaps_equal_biases_step_by_step() -> None:
 def test_bias_only_students_are_the_population_run() -> None:
     row = dataclasses.replace(STUDENTS["interference"], time=100.0)
     task = row.task(24, 1.5, 1.0)
-    (fast,) = learn_biases(row, [task], 12, [5])
+    (fast,) = learn_biases(row, [task], [12], [5])
     W, B = start(row, 24, 12, 5)
-    model = Population(row, [task], W[None], B[None])
+    model = Population(row, [task], [5], W[None], B[None])
     descent, step, kept = Descent(row, [row.rate], B), 0, {}
     for step in range(int(record_steps(row.rate, 100.0)[-1]) + 1):
-        Y, inner = model.outputs()
-        kept[step] = model.losses(Y, [0])[0]
-        descent.step(model.params, model.gradients(Y, inner))
+        kept[step] = model.loss(0)
+        descent.step(model.params, model.gradients())
+        model.forward()
     steps = np.rint(fast.t / row.rate).astype(int)
     np.testing.assert_allclose(fast.loss, [kept[s][0] for s in steps], rtol=1e-9)
     np.testing.assert_allclose(fast.own, [kept[s][1] for s in steps], rtol=1e-9)
@@ -214,10 +219,10 @@ def test_adam_is_torch_s() -> None:
 def test_a_step_too_large_is_said() -> None:
     row = Student(trains=("B",), relu=False, rate=20.0, time=20000.0)
     with pytest.raises(ConfigError, match="diverged"):
-        descend(row, [Task(12, 1.5, 0.0)], 6, [0])
+        descend(row, [Task(12, 1.5, 0.0)], [6], [0])
     sampled = dataclasses.replace(STUDENTS["random"], rate=50.0, relu=False)
     with pytest.raises(ConfigError, match="diverged"):
-        descend_on_samples(sampled, [sampled.task(12, 1.5, 0.0)], 6, [0])
+        descend(sampled, [sampled.task(12, 1.5, 0.0)], [6], [0])
     with pytest.raises(ConfigError, match="rate 1\\.5"):
         Outputs(torch.randn(3, 3), torch.full((3,), 1 / 3), None, 1.5)
 
@@ -228,7 +233,7 @@ def test_shut_relus_are_said() -> None:
     shut = dataclasses.replace(row, start=-1.0 if float(model_start) < 0 else 1.0)
     assert math.isfinite(float(model_start))
     with pytest.raises(ConfigError, match="every ReLU is shut"):
-        descend(shut, [Task(1, 1.5, 0.0)], 1, [0])
+        descend(shut, [Task(1, 1.5, 0.0)], [1], [0])
 
 
 def test_more_dimensions_than_features() -> None:

@@ -17,8 +17,8 @@ from jaxtyping import Int
 from torch import Tensor
 
 from llmprobe.errors import ConfigError
+from toymodels.curve import Curve, Recorder
 from toymodels.dynamics_theory import RECORD_LAWS, Task
-from toymodels.population import Curve, Recorder
 from toymodels.students import Student, start
 from toymodels.training import stream
 
@@ -100,15 +100,15 @@ class Outputs:
 def learn_biases(
     row: Student,
     tasks: Sequence[Task],
-    k: int,
+    ks: Sequence[int],
     seeds: Sequence[int],
     *,
     until: float | None = None,
     device: torch.device | str = "cpu",
 ) -> list[Curve]:
-    """Curves of a student that trains nothing but c; see `toymodels.population.descend`."""
+    """Curves of a student that trains nothing but c; see `toymodels.descent.descend`."""
     curves = []
-    for task, seed in zip(tasks, seeds, strict=True):
+    for task, k, seed in zip(tasks, ks, seeds, strict=True):
         W, B = start(row, task.n, k, seed)
         W, B = W.to(device), B.to(device)
         p, teacher = (torch.from_numpy(column).to(device) for column in (task.probabilities, task.teacher))

@@ -99,6 +99,32 @@ class TeacherStudent:
     """small, random, interference, none (no superposition, in closed form), or another row of the table of students."""
     control: bool = False
     """Train the same student with K = N and W = 1 instead."""
+    embedding: str | None = None
+    """W at the start: random, frame, trained, rotation or identity. This and what follows change the student."""
+    trains: tuple[str, ...] | None = None
+    """What learns: some of W, B and c (the bias)."""
+    relu: bool | None = None
+    """Whether the read-out is a ReLU, or linear."""
+    core: str | None = None
+    """B at the start, up to its scale: gaussian or identity."""
+    start: float | None = None
+    """Scale of B at the start."""
+    start_by_width: bool | None = None
+    """Whether this scale is divided by √K."""
+    data: str | None = None
+    """population (one feature at a time, exact gradients) or sampled (batches of Bernoulli features)."""
+    amplitude: float | None = None
+    """⟨v²⟩ of one-at-a-time features."""
+    density: float | None = None
+    """Of sampled data: feature i is active with probability min(1, density · p_i)."""
+    batch: int | None = None
+    """Rows of a sampled step."""
+    optimiser: str | None = None
+    """gd or adam."""
+    rate: float | None = None
+    """Rate over the largest safe one; of adam, the rate itself."""
+    rule: str | None = None
+    """Which stretch of the curve is fitted: fixed, decay or finite."""
     seed: int = 0
     """Of start and data."""
     time: float | None = None
@@ -118,8 +144,12 @@ class TeacherStudent:
 
     def run(self) -> None:
         from toymodels.teacher import TeacherConfig, run
+        from toymodels.teacher_config import OPTIONS
 
-        config = TeacherConfig(self.n, self.k, self.a, self.b, self.student, not self.control, self.seed, self.time)
+        options = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
+        config = TeacherConfig(
+            self.n, self.k, self.a, self.b, self.student, not self.control, self.seed, self.time, options
+        )
         result = run(config, device=self.device, threads=self.threads)
         row = result.to_dict(details=self.details)
         if self.store is not None:

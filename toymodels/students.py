@@ -8,9 +8,8 @@ Source: arXiv:2602.01045 for the model; its abstract does not fix the student, s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -21,130 +20,12 @@ from toymodels.dynamics_theory import Task
 from toymodels.training import stream
 
 TOY_STEPS = 2000  # of the superposition toy whose W is taken
+PARTS = ("W", "B", "c")
+DATA = ("population", "sampled")
+OPTIMISERS = ("gd", "adam")
+RULES = ("fixed", "decay", "finite")
 
 Embed = Callable[[int, int, torch.Generator, int], Tensor]
-
-
-@dataclass(frozen=True)
-class Student:
-    """One way to learn the teacher.
-
-    Attributes
-    ----------
-    embedding
-        A row of `EMBEDDINGS`.
-    trains
-        Which of W, B and c (the bias) are trained; what is not trained keeps its start, the bias 0.
-    relu
-        Whether the read-out is a ReLU, or linear.
-    start
-        B starts as start · N(0, 1), divided by √K where `start_by_width`.
-    data
-        ``population``: exact gradients over one feature at a time. ``sampled``: batches of Bernoulli features.
-    amplitude
-        ⟨v²⟩ of one-at-a-time features: 1/3 for v ~ U(0, 1), 1 for v = 1 (which a trained bias needs).
-    density
-        Of sampled data: feature i is active with probability min(1, density · p_i).
-    batch
-        Rows of a sampled step.
-    optimiser
-        ``gd`` or ``adam``.
-    rate
-        The rate over the largest stable one, 1/(λmax(W Wᵀ) λmax(W C Wᵀ)), C = ⟨x xᵀ⟩; for `adam` and for students that
-        train only the bias, the rate itself.
-    rule
-        A row of `toymodels.teacher.RULES`: which stretch of the curve is fitted.
-    time
-        How far it is trained, t = rate · steps.
-    superposed
-        False for students with K = N by construction; `k` is then ignored.
-    note
-        What it is here to show.
-    """
-
-    embedding: str = "random"
-    trains: tuple[str, ...] = ("W", "B")
-    relu: bool = True
-    start: float = 1e-3
-    start_by_width: bool = True
-    data: Literal["population", "sampled"] = "population"
-    amplitude: float = 1 / 3
-    density: float = 1.0
-    batch: int = 64
-    optimiser: Literal["gd", "adam"] = "gd"
-    rate: float = 0.9
-    rule: str = "fixed"
-    time: float = 1000.0
-    superposed: bool = True
-    note: str = ""
-
-    @property
-    def bias_only(self) -> bool:
-        """Whether nothing but the bias learns: outputs are then independent and need no matrix products."""
-        return self.trains == ("c",)
-
-    def task(self, n: int, a: float, b: float) -> Task:
-        """What this student is to learn, in the amplitudes and density of its data."""
-        return Task(n, a, b, self.amplitude, self.density)
-
-    def control(self) -> Student:
-        """The same student with one dimension per feature: K = N, W = 1 and fixed, B and c start alike."""
-        trains = tuple(part for part in self.trains if part != "W")
-        return replace(self, embedding="identity", trains=trains, superposed=False)
-
-
-STUDENTS: dict[str, Student] = {
-    "small": Student(note="W and B learn from a tiny start: the teacher is learned"),
-    "random": Student(
-        trains=("B", "c"),
-        start=1.0,
-        start_by_width=False,
-        data="sampled",
-        density=4.0,
-        rate=0.5,
-        rule="decay",
-        time=300.0,
-        note="a large random B: interference is unlearned",
-    ),
-    "interference": Student(
-        trains=("c",),
-        start=1.0,
-        start_by_width=False,
-        amplitude=1.0,
-        rate=0.7,
-        rule="decay",
-        time=1e4,
-        note="only the bias learns: interference alone",
-    ),
-    "fixed-W": Student(trains=("B",), note="as small, W fixed"),
-    "frame": Student(embedding="frame", note="as small, W starts as a unit-norm tight frame"),
-    "trained": Student(embedding="trained", trains=("B",), note="W from a trained toy model of superposition, fixed"),
-    "linear": Student(relu=False, trains=("B",), note="no ReLU: a floor of about 1 − K/N"),
-    "large-start": Student(start=1.0, note="as small, B starts at N(0, 1)/√K"),
-    "small-bias": Student(trains=("W", "B", "c"), amplitude=1.0, note="as small, with a bias (v = 1)"),
-    "adam": Student(optimiser="adam", rate=1e-3, time=5.0, rule="decay", note="as small, by Adam"),
-    "rotated": Student(
-        embedding="rotation", trains=("B",), relu=False, superposed=False, note="K = N, rotated, linear"
-    ),
-    "rotated-adam": Student(
-        embedding="rotation",
-        trains=("B",),
-        relu=False,
-        superposed=False,
-        optimiser="adam",
-        rate=1e-3,
-        time=5.0,
-        rule="decay",
-        note="trap: no superposition, Adam in a rotated basis",
-    ),
-}
-
-
-def student(name: str) -> Student:
-    """A row of `STUDENTS`; `ConfigError` for any other name."""
-    if name not in STUDENTS:
-        raise ConfigError(f"student {name!r}", expected=f"one of none, {', '.join(STUDENTS)}")
-    return STUDENTS[name]
 
 
 def _identity(k: int, n: int, generator: torch.Generator, seed: int) -> Tensor:
@@ -191,6 +72,181 @@ def unit_columns(W: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
     return W / torch.linalg.vector_norm(W, dim=0, keepdim=True)
 
 
+CORES: dict[str, Callable[[int, torch.Generator], Tensor]] = {
+    "gaussian": lambda k, generator: torch.randn(k, k, generator=generator, dtype=torch.float64),
+    "identity": lambda k, generator: torch.eye(k, dtype=torch.float64),
+}
+
+
+@dataclass(frozen=True)
+class Student:
+    """One way to learn the teacher.
+
+    Attributes
+    ----------
+    embedding
+        A row of `EMBEDDINGS`.
+    trains
+        Which of W, B and c (the bias) are trained; what is not trained keeps its start, the bias 0.
+    relu
+        Whether the read-out is a ReLU, or linear.
+    core
+        A row of `CORES`: what B is at the start, up to its scale: ``gaussian`` or ``identity``.
+    start
+        Scale of B at the start: entries N(0, start²), divided by √K where `start_by_width`; or start · 1.
+    data
+        ``population``: exact gradients over one feature at a time. ``sampled``: batches of Bernoulli features.
+    amplitude
+        ⟨v²⟩ of one-at-a-time features: 1/3 for v ~ U(0, 1), 1 for v = 1 (which a trained bias needs).
+    density
+        Of sampled data: feature i is active with probability min(1, density · p_i).
+    batch
+        Rows of a sampled step.
+    optimiser
+        ``gd`` or ``adam``.
+    rate
+        The rate over the largest safe one, 1/(λmax(W Wᵀ) λmax(W C Wᵀ)), C = ⟨x xᵀ⟩ (with a bias at most 1/Σλ_i, or 1 on
+        samples); for `adam` and for students that train only the bias, the rate itself.
+    rule
+        One of `RULES`, see `toymodels.teacher_result`: which stretch of the curve is fitted.
+    time
+        How far it is trained, t = rate · steps.
+    superposed
+        False for students with K = N by construction; `k` is then ignored.
+    note
+        What it is here to show.
+    """
+
+    embedding: str = "random"
+    trains: tuple[str, ...] = ("W", "B")
+    relu: bool = True
+    core: str = "gaussian"
+    start: float = 1e-3
+    start_by_width: bool = True
+    data: str = "population"
+    amplitude: float = 1 / 3
+    density: float = 1.0
+    batch: int = 64
+    optimiser: str = "gd"
+    rate: float = 0.9
+    rule: str = "fixed"
+    time: float = 1000.0
+    superposed: bool = True
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        known: dict[str, Iterable[str]] = {
+            "embedding": EMBEDDINGS,
+            "core": CORES,
+            "data": DATA,
+            "optimiser": OPTIMISERS,
+            "rule": RULES,
+        }
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
+                raise ConfigError(f"{name} {getattr(self, name)!r}", expected=f"one of {', '.join(choices)}")
+        if not self.trains or not set(self.trains) <= set(PARTS):
+            raise ConfigError(f"a student that trains {' '.join(self.trains) or 'nothing'}", expected="some of W, B, c")
+        for name in ("amplitude", "density", "batch", "rate", "time"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} = {getattr(self, name)}", expected="a number above 0")
+        if "c" in self.trains and self.data == "population" and self.amplitude != 1:
+            raise ConfigError(
+                f"a bias on features of random amplitude, ⟨v²⟩ = {self.amplitude:.3g}, without samples",
+                expected="v = 1, as f(Z v + c) is not v f(Z)",
+                fix="--amplitude 1, or --data sampled",
+            )
+
+    @property
+    def bias_only(self) -> bool:
+        """Whether nothing but the bias learns, exactly: outputs are then independent and need no matrix products."""
+        return self.trains == ("c",) and self.data == "population" and self.relu and self.optimiser == "gd"
+
+    def task(self, n: int, a: float, b: float) -> Task:
+        """What this student is to learn, in the amplitudes and density of its data."""
+        return Task(n, a, b, self.amplitude, self.density)
+
+    def control(self) -> Student:
+        """The same student with one dimension per feature: K = N, W = 1 and fixed, B and c start alike."""
+        trains = tuple(part for part in self.trains if part != "W")
+        return replace(self, embedding="identity", trains=trains, superposed=False)
+
+
+STUDENTS: dict[str, Student] = {
+    "small": Student(note="W and B learn from a tiny start: the teacher is learned"),
+    "random": Student(
+        trains=("B", "c"),
+        start=1.0,
+        start_by_width=False,
+        data="sampled",
+        density=4.0,
+        rate=0.5,
+        rule="decay",
+        time=300.0,
+        note="a large random B: interference is unlearned",
+    ),
+    "interference": Student(
+        trains=("c",),
+        start=1.0,
+        start_by_width=False,
+        amplitude=1.0,
+        rate=0.7,
+        rule="decay",
+        time=1e4,
+        note="only the bias learns: interference alone",
+    ),
+    "fixed-W": Student(trains=("B",), note="as small, W fixed"),
+    "frame": Student(embedding="frame", note="as small, W starts as a unit-norm tight frame"),
+    "trained": Student(embedding="trained", trains=("B",), note="W from a trained toy model of superposition, fixed"),
+    "linear": Student(relu=False, trains=("B",), note="no ReLU: a floor of about 1 − K/N"),
+    "large-start": Student(start=1.0, note="as small, B starts at N(0, 1)/√K"),
+    "small-bias": Student(trains=("W", "B", "c"), amplitude=1.0, note="as small, with a bias (v = 1)"),
+    "gain": Student(
+        trains=("B", "c"),
+        core="identity",
+        start=0.1,
+        start_by_width=False,
+        amplitude=1.0,
+        rule="decay",
+        time=3000.0,
+        note="B from 0.1 · 1 and a bias, W fixed (v = 1)",
+    ),
+    "gain-frame": Student(
+        embedding="frame",
+        trains=("B", "c"),
+        core="identity",
+        start=0.3,
+        start_by_width=False,
+        amplitude=1.0,
+        rule="decay",
+        time=3000.0,
+        note="B from 0.3 · 1 and a bias, W a tight frame (v = 1)",
+    ),
+    "adam": Student(optimiser="adam", rate=1e-3, time=5.0, rule="decay", note="as small, by Adam"),
+    "rotated": Student(
+        embedding="rotation", trains=("B",), relu=False, superposed=False, note="K = N, rotated, linear"
+    ),
+    "rotated-adam": Student(
+        embedding="rotation",
+        trains=("B",),
+        relu=False,
+        superposed=False,
+        optimiser="adam",
+        rate=1e-3,
+        time=5.0,
+        rule="decay",
+        note="trap: no superposition, Adam in a rotated basis",
+    ),
+}
+
+
+def student(name: str) -> Student:
+    """A row of `STUDENTS`; `ConfigError` for any other name."""
+    if name not in STUDENTS:
+        raise ConfigError(f"student {name!r}", expected=f"one of none, {', '.join(STUDENTS)}")
+    return STUDENTS[name]
+
+
 def start(row: Student, n: int, k: int, seed: int) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k k"]]:
     """W and B at the start, float64 on the CPU; k is N for students without superposition.
 
@@ -208,4 +264,4 @@ def start(row: Student, n: int, k: int, seed: int) -> tuple[Float[Tensor, "k n"]
     W = EMBEDDINGS[row.embedding](k, n, embed, seed)
     core = torch.Generator().manual_seed(stream(seed, "core"))
     scale = row.start / math.sqrt(k) if row.start_by_width else row.start
-    return W, scale * torch.randn(k, k, generator=core, dtype=torch.float64)
+    return W, scale * CORES[row.core](k, core)

@@ -2,7 +2,7 @@
 
 A run gives a curve; its exponent is read by the common fit on a stretch that a stated rule chooses before the fit is
 seen, and comes with the exponents of stretches near it, with the exponent of the student without superposition on the
-same stretch, and with what the zero function would lose. Runs of one student, N and K share a tensor program.
+same stretch, and with what the zero function would lose. Runs of one student and N share a tensor program.
 
 Source: arXiv:2602.01045.
 """
@@ -21,9 +21,9 @@ from llmprobe.devices import pick_device
 from llmprobe.errors import FitError
 from llmprobe.observations import ObservationStore
 from toymodels.biases import learn_biases
+from toymodels.curve import PER_DECADE, Curve
+from toymodels.descent import descend
 from toymodels.dynamics_theory import Task, unsuperposed_loss
-from toymodels.population import PER_DECADE, Curve, descend
-from toymodels.sampled import descend_on_samples
 from toymodels.teacher_config import TeacherConfig
 from toymodels.teacher_result import TeacherResult, observation
 
@@ -44,7 +44,7 @@ def run_all(
     threads: int = 1,
     dtype: torch.dtype = torch.float32,
 ) -> list[TeacherResult]:
-    """Train students; those alike in student, N, K and time share a tensor program.
+    """Train students; those alike in student, N and time share a tensor program.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ def run_all(
         place = torch.device("cpu")  # losses are summed in float64, which MPS has not
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, c in enumerate(configs):
-        groups.setdefault((c.student, c.superposed, c.n, c.k, c.time), []).append(index)
+        groups.setdefault((c.row, c.n, c.time), []).append(index)
     found: dict[int, TeacherResult] = {}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -85,15 +85,15 @@ def run_all(
 
 
 def _curves(configs: Sequence[TeacherConfig], device: torch.device, dtype: torch.dtype) -> list[Curve]:
-    """Curves of runs that are alike in student, N, K and time."""
+    """Curves of runs that are alike in student, N and time."""
     row, c = configs[0].row, configs[0]
     tasks, seeds = [config.task for config in configs], [config.seed for config in configs]
+    ks = [config.dimensions for config in configs]
     if row is None:
         return [closed_form(task, c.time) for task in tasks]
     if row.bias_only:
-        return learn_biases(row, tasks, c.k, seeds, until=c.time, device=device)
-    train = descend if row.data == "population" else descend_on_samples
-    return train(row, tasks, c.k, seeds, until=c.time, device=device, dtype=dtype)
+        return learn_biases(row, tasks, ks, seeds, until=c.time, device=device)
+    return descend(row, tasks, ks, seeds, until=c.time, device=device, dtype=dtype)
 
 
 def closed_form(task: Task, until: float | None = None) -> Curve:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from llmprobe.errors import ConfigError
 from llmprobe.observations import Scalar
 from toymodels.dynamics_theory import Task
 from toymodels.students import Student, student
+
+# fields of a student that a run may change; its time is the run's own
+OPTIONS = tuple(entry.name for entry in fields(Student) if entry.name not in ("time", "superposed", "note"))
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class TeacherConfig:
         Of W, B and the data.
     time
         Last t = rate · steps; the student's own when left out.
+    options
+        Changes to the student, by the names of its fields: ``{"relu": False, "trains": ("B",)}``.
     """
 
     n: int = 256
@@ -38,6 +45,7 @@ class TeacherConfig:
     superposed: bool = True
     seed: int = 0
     time: float | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= self.n:
@@ -48,15 +56,20 @@ class TeacherConfig:
             )
         if not (self.a > 0 and self.b >= 0 and (self.time is None or self.time > 0)):
             raise ConfigError(f"a = {self.a:g}, b = {self.b:g}, time = {self.time}", expected="a > 0, b ≥ 0, time > 0")
-        if self.student != "none":
-            student(self.student)
+        unknown = sorted(set(self.options) - set(OPTIONS))
+        if unknown or (self.options and self.student == "none"):
+            raise ConfigError(
+                f"options {', '.join(unknown or self.options)} of student {self.student!r}",
+                expected=f"some of {', '.join(OPTIONS)}; the student `none` has no options",
+            )
+        _ = self.row
 
     @property
     def row(self) -> Student | None:
         """The student, or its control; None without superposition."""
         if self.student == "none":
             return None
-        row = student(self.student)
+        row = replace(student(self.student), **self.options)
         return row if self.superposed else row.control()
 
     @property
@@ -71,4 +84,9 @@ class TeacherConfig:
 
     def settings(self) -> dict[str, Scalar]:
         """What identifies a run beside N and K."""
-        return {name: value for name, value in asdict(self).items() if name not in ("n", "k")}
+        own = {name: value for name, value in asdict(self).items() if name not in ("n", "k", "options")}
+        changes = {
+            f"student.{name}": "+".join(value) if isinstance(value, tuple) else value
+            for name, value in sorted(self.options.items())
+        }
+        return {**own, **changes}

@@ -18,8 +18,8 @@ from llmprobe.fit import fit
 from llmprobe.laws import PowerLawSum
 from llmprobe.observations import Observation, Provenance
 from llmprobe.window import WindowFit, fit_window
+from toymodels.curve import Curve
 from toymodels.dynamics_theory import finite_window, unsuperposed_exponent, unsuperposed_loss, unsuperposed_time
-from toymodels.population import Curve
 from toymodels.teacher_config import TeacherConfig
 
 FIXED = (30.0, 1000.0)
