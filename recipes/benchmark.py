@@ -32,7 +32,7 @@ from llmprobe.unembedding import read_unembedding
 from llmprobe.windows import Window, cut_windows
 from toymodels.features import frequencies
 from toymodels.presets import SuperpositionConfig, preset
-from toymodels.training import Run, schedule
+from toymodels.training import Run, schedule, train
 
 COMPARISONS: dict[str, Callable[[Options], None]] = {}
 
@@ -134,6 +134,29 @@ def toy_step(options: Options) -> None:
         say(f"{name}: {steps} steps at n = 1000, B = 2048, {options.threads} thread")
         say(table(rows, ["m", "dense ms/step", "ours ms/step", "ratio"]))
         say(f"geometric mean of the ratios: {mean:.1f}\n")
+
+
+@comparison("toy-losses")
+def toy_losses(options: Options) -> None:
+    """Final losses of four seeds each, dense and ours: the speed must not have cost anything."""
+    rows = []
+    for m in (25,) if options.quick else (10, 25, 63, 100):
+        found: dict[str, list[float]] = {"dense": [], "ours": []}
+        for seed in tqdm(range(4), desc=f"m={m}", unit="seed", leave=False):
+            config = preset("quick", m=m, seed=seed)
+            dense = DenseToy(config)
+            losses = torch.stack([dense.step(share) for share in schedule(config)])
+            found["dense"].append(float(losses[-config.average :].mean()))
+            found["ours"].append(train(config, device="cpu").loss)
+        means = {name: statistics.mean(values) for name, values in found.items()}
+        spreads = {name: statistics.stdev(values) for name, values in found.items()}
+        error = math.hypot(*spreads.values()) / 2  # of a difference of means over four seeds
+        rows.append(
+            (m, means["dense"], spreads["dense"], means["ours"], spreads["ours"],
+             (means["ours"] - means["dense"]) / error)
+        )  # fmt: skip
+    say("strong superposition, preset quick, seeds 0 to 3 (their starts and data differ between the two)")
+    say(table(rows, ["m", "dense loss", "spread", "ours", "spread", "difference / its error"]))
 
 
 @comparison("toy-large")

@@ -14,7 +14,7 @@ def test_equals_torch_adamw(dtype: torch.dtype, decay: float, rate: float, bias_
     generator = torch.Generator().manual_seed(0)
     P = torch.randn(1, 7, 4, generator=generator, dtype=dtype)
     W, b = P[0, :, :-1].clone().requires_grad_(), P[0, :, -1].clone().requires_grad_()
-    ours = AdamW(P, torch.tensor([decay], dtype=dtype))
+    ours = AdamW(P, [decay])
     theirs = torch.optim.AdamW(
         [{"params": [W], "weight_decay": decay}, {"params": [b], "weight_decay": 0.0}], betas=(0.9, 0.999), eps=1e-8
     )
@@ -32,7 +32,7 @@ def test_equals_torch_adamw(dtype: torch.dtype, decay: float, rate: float, bias_
 def test_growth_follows_its_formula() -> None:
     P = torch.randn(1, 5, 4, dtype=torch.float64)
     W, b = P[0, :, :-1].clone(), P[0, :, -1].clone()
-    AdamW(P, torch.tensor([-0.7])).decay(0.1)
+    AdamW(P, [-0.7]).decay(0.1)
     norm = W.norm(dim=1, keepdim=True)
     assert torch.allclose(P[0, :, :-1], W + 0.1 * -0.7 * (1 - 1 / norm) * W)
     assert torch.equal(P[0, :, -1], b)
@@ -40,7 +40,7 @@ def test_growth_follows_its_formula() -> None:
 
 def test_growth_brings_rows_to_norm_one() -> None:
     P = torch.randn(1, 100, 6) * torch.logspace(-2, 1, 100)[:, None]
-    optimizer = AdamW(P, torch.tensor([-1.0]))
+    optimizer = AdamW(P, [-1.0])
     for _ in range(2000):
         optimizer.step(torch.zeros_like(P), 0.01, 0.01)
     assert torch.allclose(P[0, :, :-1].norm(dim=1), torch.ones(100), atol=1e-5)
@@ -48,7 +48,7 @@ def test_growth_brings_rows_to_norm_one() -> None:
 
 def test_a_zero_row_stays_and_stays_finite() -> None:
     P = torch.zeros(1, 3, 5)
-    AdamW(P, torch.tensor([-1.0])).step(torch.zeros_like(P), 0.01, 0.01)
+    AdamW(P, [-1.0]).step(torch.zeros_like(P), 0.01, 0.01)
     assert not P.any()
 
 
@@ -56,8 +56,8 @@ def test_replicas_keep_their_own_decay() -> None:
     P = torch.randn(3, 6, 4)
     gammas, grads = [-1.0, 0.0, 0.5], [torch.randn(3, 6, 4) for _ in range(5)]
     singles = [P[r : r + 1].clone() for r in range(3)]
-    together = AdamW(P, torch.tensor(gammas))
-    alone = [AdamW(p, torch.tensor([g])) for p, g in zip(singles, gammas, strict=True)]
+    together = AdamW(P, gammas)
+    alone = [AdamW(p, [g]) for p, g in zip(singles, gammas, strict=True)]
     for grad in grads:
         together.step(grad, 0.01, 0.01)
         for r, optimizer in enumerate(alone):

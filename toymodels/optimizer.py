@@ -11,6 +11,7 @@ Source: arXiv:2505.10465, section 3; AdamW as in Loshchilov & Hutter 2019.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -27,7 +28,7 @@ class AdamW:
     P
         The parameters; kept and changed.
     weight_decay
-        γ of each replica, shape [R].
+        γ of each of the R replicas.
 
     Attributes
     ----------
@@ -37,15 +38,15 @@ class AdamW:
         Updates done.
     """
 
-    def __init__(self, P: Float[Tensor, "R n m1"], weight_decay: Float[Tensor, " R"]) -> None:
+    def __init__(self, P: Float[Tensor, "R n m1"], weight_decay: Sequence[float]) -> None:
         self.P, self.W = P, P[..., :-1]
         self.mean, self.square = torch.zeros_like(P), torch.zeros_like(P)
         self.steps = 0
         self._root = torch.empty_like(P)
-        decay = weight_decay.to(P)
+        decay = torch.tensor(list(weight_decay), dtype=P.dtype, device=P.device)
         self._strength = decay.abs()[:, None]
         self._grows = (decay < 0).to(P)[:, None]
-        self._any_growth, self._any_decay = bool((decay < 0).any()), bool((decay != 0).any())
+        self._any_growth, self._any_decay = min(weight_decay) < 0, any(weight_decay)
 
     def decay(self, rate: float) -> None:
         """The decoupled part: shrink rows, or move their norms towards 1. A zero row has no direction and stays."""

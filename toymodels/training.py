@@ -136,8 +136,7 @@ class Run:
             ]
         )
         self.P = torch.stack([initial(k) for k in configs]).to(device, dtype)
-        decay = torch.tensor([k.weight_decay for k in configs], dtype=dtype)
-        self.optimizer = AdamW(self.P, decay)
+        self.optimizer = AdamW(self.P, [k.weight_decay for k in configs])
         seeds = [stream(k.seed, "data") for k in configs]
         self.sampler = Sampler(p, c.batch, seeds, amplitude=c.amplitude_law, device=device, dtype=dtype)
         weights = None
