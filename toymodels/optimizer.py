@@ -43,7 +43,7 @@ class AdamW:
         self.mean, self.square = torch.zeros_like(P), torch.zeros_like(P)
         self.steps = 0
         self._root = torch.empty_like(P)
-        decay = torch.tensor(list(weight_decay), dtype=P.dtype, device=P.device)
+        decay = torch.tensor(list(weight_decay), dtype=torch.float64).to(P)
         self._strength = decay.abs()[:, None]
         self._grows = (decay < 0).to(P)[:, None]
         self._any_growth, self._any_decay = min(weight_decay) < 0, any(weight_decay)
