@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+
 import pytest
 import torch
 
+from toymodels import superposition
 from toymodels.features import Batch, Sampler, frequencies
 from toymodels.superposition import Gradient, forward
 
@@ -104,3 +108,23 @@ def test_the_density_decides() -> None:
     assert gradient.density > 0.5
     loss, _ = gradient(loud, batch)
     assert near(loss, autograd(loud, batch)[0], torch.float64)
+
+
+def test_compiled_passes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Traced and made functional as for any device; what only a code generator could add takes too long here."""
+    plain, traced = torch.compile, []
+
+    def without_code(function: Callable[..., torch.Tensor], **options: bool) -> Callable[..., torch.Tensor]:
+        traced.append(function)
+        return plain(inspect.unwrap(function), backend="aot_eager", **options)
+
+    monkeypatch.setattr(torch, "compile", without_code)
+    monkeypatch.setattr(superposition, "_square", inspect.unwrap(superposition._square))  # shapes are checked elsewhere
+    importance = 0.9 ** torch.arange(60, dtype=torch.float64)
+    for weights in (None, importance):
+        compiled, ordinary = Gradient(weights, compiled=True), Gradient(weights)
+        for size in (128, 100):
+            P, batch = problem(3, size=size)
+            for one, other in zip(compiled(P, batch), ordinary(P, batch), strict=True):
+                torch.testing.assert_close(one, other, rtol=1e-12, atol=0)
+    assert len(traced) == 2

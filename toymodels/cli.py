@@ -60,6 +60,8 @@ class Superposition:
     """Runs at a time, each in a process of its own."""
     threads: int = 1
     """Cores per run."""
+    compile: bool = False
+    """Fuse the dense passes by torch.compile: for long runs on a GPU."""
     cluster: str | None = None
     """Address of a dask scheduler (tcp://host:8786) to send the runs to."""
     json: bool = False
@@ -76,7 +78,9 @@ class Superposition:
         configs = [preset(self.preset, m=m, **changes) for m in self.widths or WIDTHS[self.preset]]
         store = None if self.store is None else ObservationStore(self.store)
         with executor(self.workers, self.cluster) as pool:
-            rows = sweep(configs, store, pool, study=self.study, device=self.device, threads=self.threads)
+            rows = sweep(
+                configs, store, pool, study=self.study, device=self.device, threads=self.threads, compiled=self.compile
+            )
         if self.json:
             console.emit(rows)
         else:

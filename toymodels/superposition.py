@@ -61,6 +61,8 @@ class Gradient:
         I_j, shape [n], or None for 1.
     block_bytes
         Size of the largest intermediate array; the batch is cut into blocks to fit. None chooses by device.
+    compiled
+        Let `torch.compile` fuse the passes over the outputs, of which a GPU has many; the first step takes a minute.
 
     Attributes
     ----------
@@ -68,8 +70,11 @@ class Gradient:
         Share of outputs that fired when last counted (1 before the first look). Set it when resuming a run.
     """
 
-    def __init__(self, importance: Float[Tensor, " n"] | None = None, block_bytes: int | None = None) -> None:
+    def __init__(
+        self, importance: Float[Tensor, " n"] | None = None, block_bytes: int | None = None, *, compiled: bool = False
+    ) -> None:
         self.importance, self.block_bytes = importance, block_bytes
+        self._residual = torch.compile(residual, dynamic=True) if compiled else residual
         self.density, self._dense_steps = 1.0, 0
         self._outputs: Tensor | None = None
         self._find = Finder(block_bytes or CACHE_BYTES)
@@ -119,20 +124,11 @@ class Gradient:
             count, height = hb.shape[:2]
             y = self._buffer(P, count * height * n).view(count, height, n)
             torch.matmul(hb, Pb.mT, out=y) if count > 1 else torch.mm(hb[0], Pb[0].T, out=y[0])
-            flat = y.clamp_min_(0).view(-1)
             first = replicas.start * rows + part.start
             at = (batch.slot[events] - first) * n + batch.unit[events] % n
             if look:
-                firing += int(torch.count_nonzero(flat))
-            fired = flat[at]
-            flat[at] = fired - batch.value[events]  # y is now y − x
-            if self.importance is None:
-                loss[replicas] += _square(y)
-            else:
-                residual = y.clone()
-                y *= self.importance
-                loss[replicas] += (y * residual).sum((1, 2))
-            flat[at] = flat[at].masked_fill_(fired <= 0, 0)
+                firing += int(torch.count_nonzero(y > 0))
+            loss[replicas] += self._residual(y, at, batch.value[events], self.importance)
             if count > 1:
                 grad[replicas] += y.mT @ hb
                 torch.matmul(y, Pb, out=g[replicas, part])
@@ -197,6 +193,29 @@ class Gradient:
         first = torch.tensor([r.start * rows + part.start for r, part in cuts], device=batch.slot_start.device)
         starts = [*batch.slot_start[first].tolist(), len(batch.slot)]
         return [(r, part, slice(*starts[k : k + 2])) for k, (r, part) in enumerate(cuts)]
+
+
+def residual(
+    y: Float[Tensor, "R rows n"],
+    at: Int[Tensor, " events"],
+    value: Float[Tensor, " events"],
+    importance: Float[Tensor, " n"] | None,
+) -> Float[Tensor, " R"]:
+    """Pre-activations become d/2 = I (ReLU(y) − x) where y > 0 and 0 elsewhere, in place; gives the loss.
+
+    The active features' amplitudes `value` lie at the flat places `at` of x.
+    """
+    flat = y.clamp_min_(0).view(-1)
+    fired = flat[at]
+    flat[at] = fired - value
+    if importance is None:
+        loss = _square(y)
+    else:
+        whole = y.clone()
+        y *= importance
+        loss = (y * whole).sum((1, 2))
+    flat[at] = flat[at].masked_fill_(fired <= 0, 0)
+    return loss
 
 
 def _square(y: Float[Tensor, "R rows n"]) -> Float[Tensor, " R"]:

@@ -37,6 +37,7 @@ def sweep(
     device: str = "auto",
     threads: int = 1,
     replicas: int | None = None,
+    compiled: bool = False,
     keep_arrays: bool = True,
     progress: bool = True,
 ) -> list[dict[str, Any]]:
@@ -52,7 +53,7 @@ def sweep(
         Any executor; None trains one after another in this process.
     study
         Name that the observations carry; part of what identifies them.
-    device, threads
+    device, threads, compiled
         As for `train`; `threads` is per run, so workers times threads should not exceed the cores.
     replicas
         Runs of equal shape and schedule trained in one batched loop; left out, 1 on a CPU, where rarely firing
@@ -83,7 +84,7 @@ def sweep(
         together = replicas or (1 if pick_device(device) == "cpu" else 128)
         units = _units(configs, missing, together)
         folder = None if store is None else store.path.parent / "checkpoints"
-        work = _Work(configs, units, folder, study, {"device": device, "threads": threads}, bar)
+        work = _Work(configs, units, folder, study, {"device": device, "threads": threads, "compiled": compiled}, bar)
         for done, (index, result) in enumerate(work.results(pool), start=1):
             if store is not None:
                 new = result.observations(study)

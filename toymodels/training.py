@@ -59,6 +59,7 @@ def train_replicas(
     report: Callable[[int], object] | None = None,
     threads: int = 1,
     dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
 ) -> list[SuperpositionResult]:
     """Train models of equal shape and schedule side by side.
 
@@ -75,6 +76,8 @@ def train_replicas(
     threads
         Cores for the products on a CPU. One by default: the step is bound by memory, runs are better trained side
         by side, and a product split over threads rounds differently.
+    compiled
+        Fuse the dense passes by `torch.compile`: for long runs on a GPU.
     report
         Called now and then with the number of steps done since the last call.
 
@@ -91,7 +94,7 @@ def train_replicas(
     began = time.perf_counter()
     try:
         with _torch_threads(threads):
-            run = Run(configs, place, block_bytes, dtype)
+            run = Run(configs, place, block_bytes, dtype, compiled=compiled)
             if checkpoint is not None:
                 run.resume(checkpoint)
             run.loop(checkpoint, report)
@@ -120,6 +123,8 @@ class Run:
         device: torch.device,
         block_bytes: int | None = None,
         dtype: torch.dtype = torch.float32,
+        *,
+        compiled: bool = False,
     ) -> None:
         self.configs, self.config = configs, configs[0]
         c = self.config
@@ -142,7 +147,7 @@ class Run:
         weights = None
         if c.importance != 1:
             weights = c.importance ** torch.arange(c.n, dtype=dtype, device=device)
-        self.gradient = Gradient(weights, block_bytes)
+        self.gradient = Gradient(weights, block_bytes, compiled=compiled)
         self.losses = torch.zeros(len(configs), c.steps, dtype=dtype, device=device)
         self.step, self.seconds = 0, 0.0
         self._share = schedule(c)
