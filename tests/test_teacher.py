@@ -252,7 +252,7 @@ def test_the_recipe_writes_its_report(tmp_path: Path, monkeypatch: pytest.Monkey
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "NAMED", ("interference", "interference"))
+    monkeypatch.setattr(module, "NAMED", {"interference": 2})
     monkeypatch.setattr(module, "save", lambda figure, path: Path(path).touch())  # drawing takes longer than all else
     config = module.Config(
         quick=True,
