@@ -18,7 +18,7 @@ _HOME = {
     "ProbeError": "llmprobe.errors",
     "Unembedding": "llmprobe.unembedding",
     "evaluate_loss": "llmprobe.loss",
-    "fit_window": "llmprobe.window",
+    "fit_window": "llmprobe.fitting.window",
     "load_families": "llmprobe.families",
     "load_model": "llmprobe.models",
     "open_corpus": "llmprobe.corpus",

@@ -16,9 +16,9 @@ import pandas as pd
 
 from llmprobe.errors import FitError
 from llmprobe.fit import FitResult, fit
+from llmprobe.fitting.rivals import rivals
 from llmprobe.laws import Offset, PowerLawSum
 from llmprobe.published import published_exponents
-from llmprobe.rivals import rivals
 
 Kind = Literal["toy", "llm", "published"]
 

@@ -12,13 +12,13 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from llmprobe.caveats import complaints
 from llmprobe.errors import FitError
+from llmprobe.fitting.caveats import complaints
+from llmprobe.fitting.objective import Loss, Problem, lay_out
+from llmprobe.fitting.result import Data, FitResult
+from llmprobe.fitting.solver import solve
+from llmprobe.fitting.uncertainty import Errors, covariance, intervals
 from llmprobe.laws import PowerLawSum, as_columns, numbers
-from llmprobe.objective import Loss, Problem, lay_out
-from llmprobe.result import Data, FitResult
-from llmprobe.solver import solve
-from llmprobe.uncertainty import Errors, covariance, intervals
 
 __all__ = ["FitResult", "fit"]
 

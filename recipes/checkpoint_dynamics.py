@@ -4,7 +4,7 @@ Measures loss and overlap at checkpoints of one model: revisions at the Hub, nam
 or the folders of a family of checkpoints such as `train_width_ladder.py` leaves. Tokens seen come from the table. Some
 published revisions carry another step's weights: the unembeddings' sha256 are compared first, and checkpoints that
 share one are refused by name, all of them, since nothing says whose weights they are. Loss is fitted against tokens on
-the longest straight stretch (see `llmprobe.window`), and with an offset from there on. What is measured is kept.
+the longest straight stretch (`llmprobe.fitting.window`), and with an offset from there on. What is measured is kept.
 
     python recipes/checkpoint_dynamics.py --source EleutherAI/pythia-70m --steps 1 8 64 512 4000 32000 143000
     python recipes/checkpoint_dynamics.py --toml runs/ladder/ladder.toml --family ladder-m64 \
@@ -30,6 +30,7 @@ from llmprobe.corpus import open_corpus
 from llmprobe.errors import ConfigError, FitError, ProbeError
 from llmprobe.families import Family, Member, find_member, load_families
 from llmprobe.fit import fit
+from llmprobe.fitting.window import WindowFit, fit_window
 from llmprobe.laws import PowerLawSum
 from llmprobe.loss import evaluate_loss
 from llmprobe.measure import loss_observations, overlap_observations
@@ -37,7 +38,6 @@ from llmprobe.models import load_model
 from llmprobe.observations import Observation, ObservationStore, with_settings
 from llmprobe.overlap import overlap_statistics
 from llmprobe.unembedding import read_unembedding
-from llmprobe.window import WindowFit, fit_window
 
 STUDY = "checkpoint_dynamics"
 POWERS = tuple(1 << k for k in range(10))

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from llmprobe import console
-from llmprobe.bootstrap import Bootstrap, bootstrap
-from llmprobe.derived import derived
 from llmprobe.errors import SourceError
 from llmprobe.fit import fit
+from llmprobe.fitting.bootstrap import Bootstrap, bootstrap
+from llmprobe.fitting.derived import derived
+from llmprobe.fitting.profile import profile
+from llmprobe.fitting.result import FitResult
 from llmprobe.laws import PowerLawSum
-from llmprobe.profile import profile
-from llmprobe.result import FitResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ class Config:
 
 def main(config: Config) -> dict[str, Any]:
     """Run the study; returns what is written to ``results.json``."""
-    from llmprobe.fitfigure import save_figure
+    from llmprobe.fitting.figure import save_figure
 
     frame = read(config.data if config.data is not None else download(config.out))
     frame = frame.sort_values("loss").iloc[: len(frame) - config.drop_largest]

@@ -1,8 +1,9 @@
 """Training dynamics with and without superposition: which exponents gather around 1, and what is learned there.
 
 For four students (`small` learns its teacher from a tiny start; `random` unlearns a large random start; `interference`
-learns nothing but a bias; `gain-frame` comes nearest to learning its teacher with exponent 1) over a grid of data exponents a and teacher exponents b: the exponent in time, the exponent
-without superposition on the same stretch, the control with the same start and K = N, and the zero function's loss.
+learns nothing but a bias; `gain-frame` comes nearest to learning its teacher with exponent 1) over a grid of data
+exponents a and teacher exponents b: the exponent in time, the exponent without superposition on the same stretch, the
+control with the same start and K = N, and the zero function's loss.
 Then the record law, a scan over students, and three ways to be fooled. After arXiv:2602.01045.
 
     python recipes/teacher_student.py --quick      under three minutes on two cores
@@ -21,16 +22,16 @@ from typing import Any
 import tyro
 
 from llmprobe import console
+from llmprobe.fitting.window import fit_window
 from llmprobe.observations import ObservationStore
 from llmprobe.plots import save
-from llmprobe.window import fit_window
-from toymodels.biases import record_curve
-from toymodels.dynamics_theory import RECORD_LAWS, record_exponent
-from toymodels.students import STUDENTS
+from toymodels.dynamics.biases import record_curve
+from toymodels.dynamics.figures import RECORD_WINDOW, Record, curve_figure, exponent_figure, record_figure
+from toymodels.dynamics.groups import mean, spread
+from toymodels.dynamics.report import HEADER, SCANNED, Scanned, block, grid_rows, scan_row, traps, unread, verdicts
+from toymodels.dynamics.students import STUDENTS
+from toymodels.dynamics.theory import RECORD_LAWS, record_exponent
 from toymodels.teacher import TeacherConfig, TeacherResult, run_missing
-from toymodels.teacher_figures import RECORD_WINDOW, Record, curve_figure, exponent_figure, record_figure
-from toymodels.teacher_groups import mean, spread
-from toymodels.teacher_report import HEADER, SCANNED, Scanned, block, grid_rows, scan_row, traps, unread, verdicts
 
 NAMED = {"small": 2, "random": 2, "interference": 2, "gain-frame": 4}  # N/K
 LARGEST = {"gain-frame": 256}  # N beyond which it takes too long

@@ -7,8 +7,8 @@ import pytest
 
 from llmprobe.errors import FitError
 from llmprobe.fit import fit
+from llmprobe.fitting.result import FitResult
 from llmprobe.laws import PowerLawSum
-from llmprobe.result import FitResult
 
 M = np.geomspace(8, 256, 6)
 

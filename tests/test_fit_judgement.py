@@ -7,10 +7,10 @@ import pytest
 
 from llmprobe.errors import FitError
 from llmprobe.fit import fit
-from llmprobe.judgement import extrapolate, judge, leave_one_out, residual_table
+from llmprobe.fitting.judgement import extrapolate, judge, leave_one_out, residual_table
+from llmprobe.fitting.rivals import rivals
+from llmprobe.fitting.window import choose_window, fit_window, thin
 from llmprobe.laws import PowerLawSum
-from llmprobe.rivals import rivals
-from llmprobe.window import choose_window, fit_window, thin
 
 M = np.geomspace(8, 1024, 14)
 OFFSET = PowerLawSum(offset="shared")

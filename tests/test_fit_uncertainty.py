@@ -12,15 +12,15 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 
-from llmprobe.batch import refit
-from llmprobe.bootstrap import bootstrap
-from llmprobe.derived import derived
 from llmprobe.errors import FitError
 from llmprobe.fit import checked, fit, fit_data
+from llmprobe.fitting.batch import refit
+from llmprobe.fitting.bootstrap import bootstrap
+from llmprobe.fitting.derived import derived
+from llmprobe.fitting.profile import profile
+from llmprobe.fitting.result import FitResult
+from llmprobe.fitting.solver import solve
 from llmprobe.laws import PowerLawSum
-from llmprobe.profile import profile
-from llmprobe.result import FitResult
-from llmprobe.solver import solve
 
 SIX = np.array([10, 15, 25, 39, 63, 100.0])
 WIDE = np.geomspace(8, 2048, 40)

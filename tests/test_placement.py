@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from toymodels.descent import Descent
-from toymodels.dynamics_theory import Task
+from toymodels.dynamics.descent import Descent
+from toymodels.dynamics.population import Population
+from toymodels.dynamics.sampled import Rows, Samples
+from toymodels.dynamics.students import STUDENTS, Student, start
+from toymodels.dynamics.theory import Task
 from toymodels.features import Batch, Sampler, frequencies
 from toymodels.optimizer import AdamW
-from toymodels.population import Population
 from toymodels.presets import SuperpositionConfig
-from toymodels.sampled import Rows, Samples
-from toymodels.students import STUDENTS, Student, start
 from toymodels.superposition import Gradient
 from toymodels.training import initial
 

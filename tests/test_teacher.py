@@ -14,10 +14,11 @@ import pytest
 
 from llmprobe.errors import ConfigError, FitError
 from llmprobe.observations import ObservationStore
-from toymodels.biases import record_curve
 from toymodels.cli import main
-from toymodels.curve import Curve
-from toymodels.dynamics_theory import (
+from toymodels.dynamics.biases import record_curve
+from toymodels.dynamics.curve import Curve
+from toymodels.dynamics.students import STUDENTS
+from toymodels.dynamics.theory import (
     Task,
     finite_window,
     linear_floor,
@@ -27,7 +28,6 @@ from toymodels.dynamics_theory import (
     unsuperposed_loss,
     unsuperposed_time,
 )
-from toymodels.students import STUDENTS
 from toymodels.teacher import TeacherConfig, TeacherResult, run, run_all, run_missing
 
 KEYS = ["n", "k", "a", "b", "alpha", "alpha_stderr", "alpha_theory", "window", "floor", "seconds"]
@@ -142,7 +142,7 @@ def test_dead_relus_and_crooked_windows_are_said() -> None:
 
 @pytest.mark.parametrize("name", sorted(STUDENTS))
 def test_every_student_trains_beside_its_control(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toymodels.students.TOY_STEPS", 50)
+    monkeypatch.setattr("toymodels.dynamics.students.TOY_STEPS", 50)
     configs = [TeacherConfig(n=12, k=6, student=name, superposed=s, seed=1, time=1.0) for s in (True, False)]
     one, other = run_all(configs, device="cpu")
     for found in (one, other):

@@ -147,8 +147,8 @@ class TeacherStudent:
     """Print a JSON line on stdout and nothing else."""
 
     def run(self) -> None:
+        from toymodels.dynamics.config import OPTIONS
         from toymodels.teacher import TeacherConfig, run
-        from toymodels.teacher_config import OPTIONS
 
         options = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
         config = TeacherConfig(

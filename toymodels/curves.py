@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from llmprobe.errors import FitError
+from llmprobe.fitting.window import WindowFit, fit_window
 from llmprobe.observations import ObservationStore
 from llmprobe.overlap import second_moments
-from llmprobe.window import WindowFit, fit_window
 from toymodels.features import frequencies
 from toymodels.presets import SuperpositionConfig
 from toymodels.sweep import trained_arrays

@@ -20,12 +20,12 @@ import torch
 from llmprobe.devices import pick_device
 from llmprobe.errors import FitError
 from llmprobe.observations import ObservationStore
-from toymodels.biases import learn_biases
-from toymodels.curve import PER_DECADE, Curve
-from toymodels.descent import descend
-from toymodels.dynamics_theory import Task, unsuperposed_loss
-from toymodels.teacher_config import TeacherConfig
-from toymodels.teacher_result import TeacherResult, observation
+from toymodels.dynamics.biases import learn_biases
+from toymodels.dynamics.config import TeacherConfig
+from toymodels.dynamics.curve import PER_DECADE, Curve
+from toymodels.dynamics.descent import descend
+from toymodels.dynamics.result import TeacherResult, observation
+from toymodels.dynamics.theory import Task, unsuperposed_loss
 
 __all__ = ["TeacherConfig", "TeacherResult", "closed_form", "run", "run_all", "run_missing"]
 

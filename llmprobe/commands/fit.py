@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from llmprobe.fitting.result import FitResult
     from llmprobe.laws import PowerLawSum
-    from llmprobe.result import FitResult
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Fit:
         result, extra = self._fit(law, frame)
         extra |= self._extras(result)
         if self.figure is not None:
-            from llmprobe.fitfigure import save_figure
+            from llmprobe.fitting.figure import save_figure
 
             save_figure(result, self.figure, y=self.y)
         if self.json:
@@ -91,7 +91,7 @@ class Fit:
     def _fit(self, law: PowerLawSum, frame: pd.DataFrame) -> tuple[FitResult, dict[str, Any]]:
         """The fit, and its window where one was asked for."""
         from llmprobe.fit import fit
-        from llmprobe.window import fit_window
+        from llmprobe.fitting.window import fit_window
 
         x = {name: _column(frame, name) for name in self.x}
         y, sigma = _column(frame, self.y), _column(frame, self.sigma) if self.sigma else None
@@ -109,9 +109,9 @@ class Fit:
 
     def _extras(self, result: FitResult) -> dict[str, Any]:
         """What was asked for beyond the fit."""
-        from llmprobe.bootstrap import bootstrap
-        from llmprobe.judgement import judge
-        from llmprobe.profile import profile
+        from llmprobe.fitting.bootstrap import bootstrap
+        from llmprobe.fitting.judgement import judge
+        from llmprobe.fitting.profile import profile
 
         extra: dict[str, Any] = {}
         if self.bootstrap:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from llmprobe.objective import Problem
+from llmprobe.fitting.objective import Problem
 
 ROUNDS = 400
 CHUNK = 256

@@ -9,11 +9,11 @@ from itertools import product
 import numpy as np
 
 from llmprobe import console
-from llmprobe.window import fit_window
-from toymodels.dynamics_theory import Task, unsuperposed_exponent, unsuperposed_loss
-from toymodels.students import STUDENTS
-from toymodels.teacher_groups import Named, by_task, mean, readable, spread, why_unread
-from toymodels.teacher_result import TeacherResult
+from llmprobe.fitting.window import fit_window
+from toymodels.dynamics.groups import Named, by_task, mean, readable, spread, why_unread
+from toymodels.dynamics.result import TeacherResult
+from toymodels.dynamics.students import STUDENTS
+from toymodels.dynamics.theory import Task, unsuperposed_exponent, unsuperposed_loss
 
 HEADER = (
     "student",

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from llmprobe.plots import COLOURS, INK, STYLE
-from toymodels.curve import Curve
-from toymodels.dynamics_theory import local_exponent, record_exponent, unsuperposed_loss
-from toymodels.teacher_groups import Named, by_task, mean, readable, spread
+from toymodels.dynamics.curve import Curve
+from toymodels.dynamics.groups import Named, by_task, mean, readable, spread
+from toymodels.dynamics.theory import local_exponent, record_exponent, unsuperposed_loss
 
 RECORD_WINDOW = (30.0, 3e4)  # of t, in which the record law is read
 

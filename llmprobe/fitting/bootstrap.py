@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtri, stdtrit
 
-from llmprobe.batch import refit
 from llmprobe.errors import FitError
-from llmprobe.objective import Problem
-from llmprobe.result import FitResult
-from llmprobe.solver import Solution
+from llmprobe.fitting.batch import refit
+from llmprobe.fitting.objective import Problem
+from llmprobe.fitting.result import FitResult
+from llmprobe.fitting.solver import Solution
 
 Kind = Literal["points", "groups", "parametric"]
 VANISHED = -18.0

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llmprobe.errors import ConfigError
-from toymodels.dynamics_theory import Task
+from toymodels.dynamics.theory import Task
 from toymodels.training import stream
 
 TOY_STEPS = 2000  # of the superposition toy whose W is taken
@@ -108,7 +108,7 @@ class Student:
         The rate over the largest safe one, 1/(λmax(W Wᵀ) λmax(W C Wᵀ)), C = ⟨x xᵀ⟩ (with a bias at most 1/Σλ_i, or 1 on
         samples); for `adam` and for students that train only the bias, the rate itself.
     rule
-        One of `RULES`, see `toymodels.teacher_result`: which stretch of the curve is fitted.
+        One of `RULES`, see `toymodels.dynamics.result`: which stretch of the curve is fitted.
     time
         How far it is trained, t = rate · steps.
     superposed

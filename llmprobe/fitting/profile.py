@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from llmprobe.batch import refit
-from llmprobe.bootstrap import revived
 from llmprobe.errors import FitError
-from llmprobe.result import FitResult
-from llmprobe.solver import LARGEST_EXPONENT
+from llmprobe.fitting.batch import refit
+from llmprobe.fitting.bootstrap import revived
+from llmprobe.fitting.result import FitResult
+from llmprobe.fitting.solver import LARGEST_EXPONENT
 
 LADDER = 12
 REFINEMENTS = 2

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from llmprobe.fitting.objective import Loss, Problem
+from llmprobe.fitting.solver import Solution
+from llmprobe.fitting.uncertainty import Covariance
 from llmprobe.laws import PowerLawSum
-from llmprobe.objective import Loss, Problem
-from llmprobe.solver import Solution
-from llmprobe.uncertainty import Covariance
 
 
 @dataclass(frozen=True, eq=False)

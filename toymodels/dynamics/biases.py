@@ -17,9 +17,9 @@ from jaxtyping import Int
 from torch import Tensor
 
 from llmprobe.errors import ConfigError
-from toymodels.curve import Curve, Recorder
-from toymodels.dynamics_theory import RECORD_LAWS, Task
-from toymodels.students import Student, start
+from toymodels.dynamics.curve import Curve, Recorder
+from toymodels.dynamics.students import Student, start
+from toymodels.dynamics.theory import RECORD_LAWS, Task
 from toymodels.training import stream
 
 
@@ -106,7 +106,7 @@ def learn_biases(
     until: float | None = None,
     device: torch.device | str = "cpu",
 ) -> list[Curve]:
-    """Curves of a student that trains nothing but c; see `toymodels.descent.descend`."""
+    """Curves of a student that trains nothing but c; see `toymodels.dynamics.descent.descend`."""
     curves = []
     for task, k, seed in zip(tasks, ks, seeds, strict=True):
         W, B = start(row, task.n, k, seed)

@@ -13,8 +13,8 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from llmprobe.objective import NOTHING, Problem
-from llmprobe.solver import Solution
+from llmprobe.fitting.objective import NOTHING, Problem
+from llmprobe.fitting.solver import Solution
 
 Errors = Literal["jacobian", "sandwich"]
 SINGULAR = 1e-7

@@ -8,8 +8,8 @@ from typing import Any
 
 from llmprobe.errors import ConfigError
 from llmprobe.observations import Scalar
-from toymodels.dynamics_theory import Task
-from toymodels.students import Student, student
+from toymodels.dynamics.students import Student, student
+from toymodels.dynamics.theory import Task
 
 # fields of a student that a run may change; its time is the run's own
 OPTIONS = tuple(entry.name for entry in fields(Student) if entry.name not in ("time", "superposed", "note"))
@@ -26,7 +26,7 @@ class TeacherConfig:
     a, b
         p_i ∝ i^(−a); the teacher is diag(i^(−b)).
     student
-        A row of `toymodels.students.STUDENTS`, or ``none``: K = N, W = 1, linear, from zero, in closed form.
+        A row of `toymodels.dynamics.students.STUDENTS`, or ``none``: K = N, W = 1, linear, from zero, in closed form.
     superposed
         False for the control: the same student and start with K = N and W = 1.
     seed

@@ -15,12 +15,12 @@ import numpy as np
 
 from llmprobe.errors import FitError
 from llmprobe.fit import fit
+from llmprobe.fitting.window import WindowFit, fit_window
 from llmprobe.laws import PowerLawSum
 from llmprobe.observations import Observation, Provenance
-from llmprobe.window import WindowFit, fit_window
-from toymodels.curve import Curve
-from toymodels.dynamics_theory import finite_window, unsuperposed_exponent, unsuperposed_loss, unsuperposed_time
-from toymodels.teacher_config import TeacherConfig
+from toymodels.dynamics.config import TeacherConfig
+from toymodels.dynamics.curve import Curve
+from toymodels.dynamics.theory import finite_window, unsuperposed_exponent, unsuperposed_loss, unsuperposed_time
 
 FIXED = (30.0, 1000.0)
 MIN_POINTS = 10

@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llmprobe.errors import ConfigError
-from toymodels.dynamics_theory import Task
-from toymodels.students import Student
+from toymodels.dynamics.students import Student
+from toymodels.dynamics.theory import Task
 
 
 class Population:
-    """Losses and gradients of R runs that share a student; a model for `toymodels.descent.descend`.
+    """Losses and gradients of R runs that share a student; a model for `toymodels.dynamics.descent.descend`.
 
     Parameters
     ----------

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from llmprobe.batch import refit
-from llmprobe.bootstrap import revived
 from llmprobe.errors import FitError
 from llmprobe.fit import fit_data
-from llmprobe.result import FitResult
-from llmprobe.rivals import rivals
+from llmprobe.fitting.batch import refit
+from llmprobe.fitting.bootstrap import revived
+from llmprobe.fitting.result import FitResult
+from llmprobe.fitting.rivals import rivals
 
 
 @dataclass(frozen=True, eq=False)

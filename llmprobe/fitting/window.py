@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike
 
 from llmprobe.errors import FitError
 from llmprobe.fit import fit
+from llmprobe.fitting.objective import Loss
+from llmprobe.fitting.result import FitResult
 from llmprobe.laws import PowerLawSum, as_columns, numbers
-from llmprobe.objective import Loss
-from llmprobe.result import FitResult
 
 PER_DECADE = 24
 FEW = 100

@@ -17,9 +17,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from toymodels.dynamics_theory import Task
+from toymodels.dynamics.students import Student
+from toymodels.dynamics.theory import Task
 from toymodels.features import Batch, Sampler
-from toymodels.students import Student
 from toymodels.training import stream
 
 EVALUATION_ROWS = 2048
@@ -56,7 +56,7 @@ class Rows:
 
 
 class Samples:
-    """Students' losses and gradients on batches; a model for `toymodels.descent.descend`.
+    """Students' losses and gradients on batches; a model for `toymodels.dynamics.descent.descend`.
 
     Parameters
     ----------

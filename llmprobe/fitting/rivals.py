@@ -12,8 +12,8 @@ from scipy.optimize import least_squares
 
 from llmprobe.errors import FitError
 from llmprobe.fit import fit_data
+from llmprobe.fitting.result import FitResult
 from llmprobe.laws import Offset, PowerLawSum
-from llmprobe.result import FitResult
 
 OFFSETS: dict[str, Offset] = {"power law": "none", "power law + offset": "shared"}
 Curve = Callable[[np.ndarray, np.ndarray], np.ndarray]

@@ -1,7 +1,7 @@
 """Gradient descent of many students side by side: one loop, whatever the data.
 
-What a student's loss and gradients are is a `Model`'s business (`toymodels.population`, `toymodels.sampled`); here are
-the starts, the rates, the steps, and what is recorded. Runs that have ended leave the batch.
+What a student's loss and gradients are is a `Model`'s business (`population`, `sampled`); here are the starts, the
+rates, the steps, and what is recorded. Runs that have ended leave the batch.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from toymodels.curve import Curve, Recorder
-from toymodels.dynamics_theory import Task
-from toymodels.population import Population
-from toymodels.sampled import Samples
-from toymodels.students import Student, start
+from toymodels.dynamics.curve import Curve, Recorder
+from toymodels.dynamics.population import Population
+from toymodels.dynamics.sampled import Samples
+from toymodels.dynamics.students import Student, start
+from toymodels.dynamics.theory import Task
 
 
 class Model(Protocol):

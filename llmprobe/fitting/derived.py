@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from llmprobe.bootstrap import Bootstrap, widened
-from llmprobe.result import FitResult
+from llmprobe.fitting.bootstrap import Bootstrap, widened
+from llmprobe.fitting.result import FitResult
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.special import chdtrc
 
-from llmprobe.result import FitResult
+from llmprobe.fitting.result import FitResult
 
 HALF_DECADE = 0.5
 FEW_DOF = 4

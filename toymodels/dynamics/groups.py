@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from llmprobe.errors import FitError
-from toymodels.teacher_result import TeacherResult
+from toymodels.dynamics.result import TeacherResult
 
 Named = Mapping[tuple[str, bool], Sequence[TeacherResult]]  # by student, and whether superposed or the control
 

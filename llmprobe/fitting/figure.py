@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llmprobe.judgement import residual_table
-from llmprobe.result import FitResult
+from llmprobe.fitting.judgement import residual_table
+from llmprobe.fitting.result import FitResult
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

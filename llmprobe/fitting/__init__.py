@@ -1,0 +1,1 @@
+"""What `llmprobe.fit` is made of: solver, uncertainties, windows, rivals and what must be said of a fit."""
