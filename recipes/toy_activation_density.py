@@ -24,7 +24,7 @@ from llmprobe.observations import ObservationStore
 from llmprobe.plots import COLOURS, STYLE, save
 from toymodels.curves import WidthCurve, width_curve
 from toymodels.presets import WIDTHS, preset
-from toymodels.sweep import executor, sweep
+from toymodels.sweep import Machine, sweep
 
 STUDY = "toy_activation_density"
 PUBLISHED = (1.1, 0.1)
@@ -32,7 +32,7 @@ HEADER = ("E", "α_m", "±", "R²", "published", "±", "phi½", "loss at least m
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Machine):
     """What to train, and where."""
 
     quick: bool = False
@@ -41,12 +41,6 @@ class Config:
     """Densities from 1 to the largest."""
     seed: int = 0
     """Of every run."""
-    workers: int = 2
-    """Runs at a time on this machine."""
-    cluster: str | None = None
-    """Address of a dask scheduler to send the runs to instead."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     out: Path = Path("runs/toy_activation_density")
     """Where observations, figure and table go."""
 
@@ -62,7 +56,7 @@ def main(config: Config) -> list[WidthCurve]:
         [preset(name, m=m, activation_density=round(float(E), 4), seed=config.seed) for m in WIDTHS[name]]
         for E in densities - 1e-4 * (densities > 1)  # rounding must not lift p_1 above 1
     ]
-    with executor(config.workers, config.cluster) as pool:
+    with config.executor() as pool:
         rows = iter(sweep([c for runs in grid for c in runs], store, pool, study=STUDY, device=config.device))
     found = [width_curve(runs, [next(rows) for _ in runs], store, STUDY) for runs in grid]
     lines = console.table([table_row(curve) for curve in found], HEADER)

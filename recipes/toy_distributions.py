@@ -24,7 +24,7 @@ from llmprobe.observations import ObservationStore
 from llmprobe.plots import COLOURS, STYLE, save
 from toymodels.curves import WidthCurve, width_curve
 from toymodels.presets import WIDTHS, preset
-from toymodels.sweep import executor, sweep
+from toymodels.sweep import Machine, sweep
 
 STUDY = "toy_distributions"
 LAWS = ("exponential", "power", "linear")
@@ -42,7 +42,7 @@ HEADER = ("regime", "distribution", "α_m", "±", "R²", "published α_m", "publ
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Machine):
     """What to train, and where."""
 
     quick: bool = False
@@ -53,12 +53,6 @@ class Config:
     """α of the power law."""
     seed: int = 0
     """Of every run."""
-    workers: int = 2
-    """Runs at a time on this machine."""
-    cluster: str | None = None
-    """Address of a dask scheduler to send the runs to instead."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     out: Path = Path("runs/toy_distributions")
     """Where observations, figure and table go."""
 
@@ -82,7 +76,7 @@ def main(config: Config) -> dict[tuple[str, str], WidthCurve]:
         for regime, gamma in GAMMAS.items()
         for law in LAWS
     }
-    with executor(config.workers, config.cluster) as pool:
+    with config.executor() as pool:
         rows = iter(sweep([c for runs in grid.values() for c in runs], store, pool, study=STUDY, device=config.device))
     found = {key: width_curve(runs, [next(rows) for _ in runs], store, STUDY) for key, runs in grid.items()}
     lines = console.table([table_row(*key, curve) for key, curve in found.items()], HEADER)

@@ -26,7 +26,7 @@ from llmprobe.overlap import welch_mean_sq
 from llmprobe.plots import COLOURS, STYLE, save
 from toymodels.curves import OVERLAPS, WidthCurve, width_curve
 from toymodels.presets import WIDTHS, preset
-from toymodels.sweep import executor, sweep
+from toymodels.sweep import Machine, sweep
 from toymodels.theory import strong_exponent, weak_exponent
 
 STUDY = "toy_regimes"
@@ -36,7 +36,7 @@ HEADER = ("γ", "α", "α_m", "±", "window", "α_m there", "±", "R²", "publis
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Machine):
     """Which grid, and where."""
 
     quick: bool = False
@@ -47,12 +47,6 @@ class Config:
     """Data exponents α; the paper's seventeen when left out."""
     seed: int = 0
     """Of every run."""
-    workers: int = 2
-    """Runs at a time on this machine."""
-    cluster: str | None = None
-    """Address of a dask scheduler to send the runs to instead."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     out: Path = Path("runs/toy_regimes")
     """Where observations, figures and the table go."""
 
@@ -68,7 +62,7 @@ def main(config: Config) -> list[WidthCurve]:
         for g in gammas
         for a in alphas
     ]
-    with executor(config.workers, config.cluster) as pool:
+    with config.executor() as pool:
         rows = sweep([run for curve in grid for run in curve], store, pool, study=STUDY, device=config.device)
     found = [width_curve(runs, rows[k * len(runs) : (k + 1) * len(runs)], store, STUDY) for k, runs in enumerate(grid)]
     lines = console.table([table_row(curve) for curve in found], HEADER)

@@ -11,7 +11,8 @@ import hashlib
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,22 @@ def executor(workers: int = 1, cluster: str | None = None) -> Iterator[Executor 
             yield pool
     else:
         yield None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the runs of a study are trained: the base of a recipe's settings."""
+
+    workers: int = 2
+    """Runs at a time on this machine."""
+    cluster: str | None = None
+    """Address of a dask scheduler to send the runs to instead."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def executor(self) -> AbstractContextManager[Executor | None]:
+        """See `executor`."""
+        return executor(self.workers, self.cluster)
 
 
 class Processes(Executor):
