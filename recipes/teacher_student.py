@@ -71,7 +71,7 @@ def main(config: Config) -> None:
     store = ObservationStore(config.out / "observations.jsonl")
     n = config.n or (256 if config.quick else 1024)
     seeds = config.seeds or ((0,) if config.quick else (0, 1, 2))
-    options: dict[str, Any] = {"device": config.device, "threads": config.threads}
+    options: dict[str, Any] = {"device": config.device, "threads": config.threads, "progress": True}
     named: dict[tuple[str, bool], list[TeacherResult]] = {}
     for name, superposed in product(NAMED, (True, False)):
         console.progress(f"{name}, {'K < N' if superposed else 'K = N'}")

@@ -8,10 +8,12 @@ import json
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import toymodels.teacher
 from llmprobe.errors import ConfigError, FitError
 from llmprobe.observations import ObservationStore
 from toymodels.cli import main
@@ -199,9 +201,30 @@ def test_a_run_in_the_store_is_not_repeated(tmp_path: Path, monkeypatch: pytest.
     store = ObservationStore(tmp_path / "observations.jsonl")
     config = TeacherConfig(n=64, k=32, student="interference", seed=4)
     (first,) = run_missing([config], store)
-    monkeypatch.setattr("toymodels.teacher.run_all", lambda configs, **_: [] if not configs else pytest.fail("ran"))
+    monkeypatch.setattr("toymodels.teacher._trained", lambda configs, **_: [] if not configs else pytest.fail("ran"))
     (again,) = run_missing([config], store)
     assert str(again.to_dict(details=True)) == str(first.to_dict(details=True))  # as text, for NaN differs from itself
+
+
+def test_each_program_is_kept_when_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toymodels.teacher.NUMBERS", {"cpu": 2 * 64**2})
+    store = ObservationStore(tmp_path / "observations.jsonl")
+    configs = [TeacherConfig(n=64, k=32, student="interference", seed=seed) for seed in range(5)]
+    real, calls = toymodels.teacher.learn_biases, []
+
+    def killed(*arguments: Any, **options: Any) -> list[Curve]:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments, **options)
+
+    monkeypatch.setattr("toymodels.teacher.learn_biases", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run_missing(configs, store, device="cpu")
+    assert len(store.keys()) == 4
+    again = run_missing(configs, store, device="cpu")
+    assert len(calls) == 4  # one program more, for the fifth run
+    assert [r.fit.exponent for r in again] == [r.fit.exponent for r in run_all(configs, device="cpu")]
 
 
 # the command

@@ -154,7 +154,7 @@ class TeacherStudent:
         config = TeacherConfig(
             self.n, self.k, self.a, self.b, self.student, not self.control, self.seed, self.time, options
         )
-        result = run(config, device=self.device, threads=self.threads)
+        result = run(config, device=self.device, threads=self.threads, progress=True)
         row = result.to_dict(details=self.details)
         if self.store is not None:
             store, observation = ObservationStore(self.store), result.observation(self.study)

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from llmprobe.devices import pick_device
 from llmprobe.errors import FitError
@@ -29,7 +30,8 @@ from toymodels.dynamics.theory import Task, unsuperposed_loss
 
 __all__ = ["TeacherConfig", "TeacherResult", "closed_form", "run", "run_all", "run_missing"]
 
-NUMBERS = 1 << 26  # elements of the largest arrays of a tensor program; more runs go one program after another
+# elements of the largest arrays of a tensor program; more runs go one program after another, and each is kept when done
+NUMBERS = {"cpu": 1 << 23, "cuda": 1 << 28}
 
 
 def run(config: TeacherConfig, **options: Any) -> TeacherResult:
@@ -43,6 +45,7 @@ def run_all(
     device: str = "auto",
     threads: int = 1,
     dtype: torch.dtype = torch.float32,
+    progress: bool = False,
 ) -> list[TeacherResult]:
     """Train students; those alike in student, N and time share a tensor program.
 
@@ -54,37 +57,53 @@ def run_all(
         Cores for the products on a CPU.
     dtype
         Of the parameters; losses are summed in float64 either way, and bias-only students are float64 throughout.
+    progress
+        Show steps done, steps per second and time left on stderr.
 
     Raises
     ------
     ConfigError
         A run diverged or has nothing to learn by.
     """
+    found = dict(_trained(configs, device, threads, dtype, progress))
+    return [found[index] for index in range(len(configs))]
+
+
+def _trained(
+    configs: Sequence[TeacherConfig],
+    device: str = "auto",
+    threads: int = 1,
+    dtype: torch.dtype = torch.float32,
+    progress: bool = False,
+) -> Iterator[tuple[int, TeacherResult]]:
+    """Results with their places in `configs`, program by program."""
     place = torch.device(pick_device(device))
     if place.type == "mps":
         place = torch.device("cpu")  # losses are summed in float64, which MPS has not
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, c in enumerate(configs):
         groups.setdefault((c.row, c.n, c.time), []).append(index)
-    found: dict[int, TeacherResult] = {}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
         for members in groups.values():
-            size = max(1, NUMBERS // configs[members[0]].n ** 2)
+            size = max(1, NUMBERS[place.type] // configs[members[0]].n ** 2)
             for first in range(0, len(members), size):
                 part = members[first : first + size]
-                began = time.perf_counter()
-                curves = _curves([configs[index] for index in part], place, dtype)
+                began, some = time.perf_counter(), [configs[index] for index in part]
+                named = f"{some[0].student}, N = {some[0].n}, {first + len(part)}/{len(members)}"
+                with tqdm(desc=named, unit="step", disable=not progress, leave=False) as bar:
+                    curves = _curves(some, place, dtype, bar)
                 seconds = (time.perf_counter() - began) / len(part)
-                for index, curve in zip(part, curves, strict=True):
-                    found[index] = TeacherResult(configs[index], curve, seconds, str(place))
+                yield from (
+                    (index, TeacherResult(c, curve, seconds, str(place)))
+                    for index, c, curve in zip(part, some, curves, strict=True)
+                )
     finally:
         torch.set_num_threads(before)
-    return [found[index] for index in range(len(configs))]
 
 
-def _curves(configs: Sequence[TeacherConfig], device: torch.device, dtype: torch.dtype) -> list[Curve]:
+def _curves(configs: Sequence[TeacherConfig], device: torch.device, dtype: torch.dtype, bar: Any) -> list[Curve]:
     """Curves of runs that are alike in student, N and time."""
     row, c = configs[0].row, configs[0]
     tasks, seeds = [config.task for config in configs], [config.seed for config in configs]
@@ -93,7 +112,7 @@ def _curves(configs: Sequence[TeacherConfig], device: torch.device, dtype: torch
         return [closed_form(task, c.time) for task in tasks]
     if row.bias_only:
         return learn_biases(row, tasks, ks, seeds, until=c.time, device=device)
-    return descend(row, tasks, ks, seeds, until=c.time, device=device, dtype=dtype)
+    return descend(row, tasks, ks, seeds, until=c.time, device=device, dtype=dtype, bar=bar)
 
 
 def closed_form(task: Task, until: float | None = None) -> Curve:
@@ -108,7 +127,7 @@ def closed_form(task: Task, until: float | None = None) -> Curve:
 def run_missing(
     configs: Sequence[TeacherConfig], store: ObservationStore, *, study: str = "teacher_student", **options: Any
 ) -> list[TeacherResult]:
-    """`run_all` of what is not in the store yet; new exponents and curves are kept there.
+    """`run_all` of what is not in the store yet; new exponents and curves are kept there, program by program.
 
     A run whose exponent cannot be read is given back like the others, but not kept.
     """
@@ -122,8 +141,8 @@ def run_missing(
             curve = Curve(arrays["t"], arrays["loss"], arrays["own"], *numbers)
             found[index] = TeacherResult(config, curve, record["seconds"], record["device"])
     missing = [index for index in range(len(configs)) if index not in found]
-    for index, result in zip(missing, run_all([configs[index] for index in missing], **options), strict=True):
-        found[index] = result
+    for place, result in _trained([configs[index] for index in missing], **options):
+        found[missing[place]] = result
         try:
             row = result.observation(study)
         except FitError:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from toymodels.dynamics.curve import Curve, Recorder
 from toymodels.dynamics.population import Population
@@ -106,6 +107,7 @@ def descend(
     until: float | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    bar: tqdm[Any] | None = None,
 ) -> list[Curve]:
     """Train one student on several tasks (of one N), with several K, from several seeds, side by side.
 
@@ -115,6 +117,8 @@ def descend(
         Dimensions K of each run; passed over by students without superposition.
     until
         Last time t; the student's own when left out.
+    bar
+        Told of steps to come and of steps done.
 
     Raises
     ------
@@ -129,6 +133,8 @@ def descend(
     W = None if fixed else stacked([W for W, _ in starts]).to(device, dtype)
     model: Model = MODELS[row.data](row, tasks, seeds, W, B)
     record, optimiser = Recorder(rates, row.time if until is None else until), Descent(row, rates, B)
+    if bar is not None:
+        bar.reset(total=sum(int(steps[-1]) for steps in record.steps))
     curves: dict[int, Curve] = {}
     running, step = list(range(len(tasks))), 0
     while running:
@@ -149,4 +155,6 @@ def descend(
         optimiser.step(model.params, model.gradients())
         model.forward()
         step += 1
+        if bar is not None:
+            bar.update(len(running))
     return [curves[run] for run in range(len(tasks))]
