@@ -1,8 +1,8 @@
 """Two regimes of the toy model: growth makes superposition strong, decay makes it weak (arXiv:2505.10465, Figs 3–6).
 
 Trains a grid of weight decay γ × data exponent α × width m and shows, beside what was published: the represented
-fraction phi, the exponent α_m of the loss against width, the loss against what is left unlearned, and the mean
-square overlap in three definitions against 1/m and Welch's bound.
+fraction phi and the strong fraction, the exponent α_m of the loss against width, the loss against what is left
+unlearned, and the mean square overlap in three definitions against 1/m and Welch's bound.
 
     python recipes/toy_regimes.py --quick      under three minutes on two cores
     python recipes/toy_regimes.py              the paper's 1,020 runs: about a minute each on one core
@@ -32,7 +32,22 @@ from toymodels.theory import strong_exponent, weak_exponent
 STUDY = "toy_regimes"
 GAMMAS = tuple(float(g) for g in np.linspace(-1, 1, 10))
 ALPHAS = tuple(float(a) for a in np.linspace(0, 2, 17))
-HEADER = ("γ", "α", "α_m", "±", "window", "α_m there", "±", "R²", "published", "phi½", "m·c²", "m·c² long", "m·plain")
+HEADER = (
+    "γ",
+    "α",
+    "α_m",
+    "±",
+    "window",
+    "α_m there",
+    "±",
+    "R²",
+    "published",
+    "phi½",
+    "phi_1",
+    "m·c²",
+    "m·c² long",
+    "m·plain",
+)
 
 
 @dataclass(frozen=True)
@@ -86,15 +101,16 @@ def table_row(curve: WidthCurve) -> tuple[object, ...]:
     )
     scaled = [float(np.nanmean(m * curve.overlaps[name])) for name in OVERLAPS]
     published = strong_exponent(a) if g < 0 else weak_exponent(a)
-    phi = float(curve.column("phi_half").mean())
-    return (g, a, whole.exponent, whole.stderr, *there, whole.result.r2, published, phi, *scaled)
+    phi = [float(curve.column(name).mean()) for name in ("phi_half", "phi_one")]
+    return (g, a, whole.exponent, whole.stderr, *there, whole.result.r2, published, *phi, *scaled)
 
 
 def figures(found: Sequence[WidthCurve]) -> dict[str, Figure]:
-    """The paper's four views of the grid."""
+    """The paper's views of the grid."""
     with mpl.rc_context(STYLE):
         return {
             "phi": phi_figure(found),
+            "strong_fraction": strong_figure(found),
             "exponents": exponent_figure(found),
             "unlearned": unlearned_figure(found),
             "overlaps": overlap_figure(found),
@@ -112,6 +128,24 @@ def phi_figure(found: Sequence[WidthCurve]) -> Figure:
         axes.plot(*zip(*line, strict=True), "o-", ms=4, color=COLOURS[k % len(COLOURS)], label=f"α = {a:g}")
     axes.set(xlabel="weight decay γ", ylabel="represented fraction φ½", title="Growth represents all features")
     axes.legend()
+    return figure
+
+
+def strong_figure(found: Sequence[WidthCurve]) -> Figure:
+    """Share of rows longer than 1 against width, a line per γ and α."""
+    figure = Figure(figsize=(5.6, 4))
+    axes = figure.subplots()
+    for k, c in enumerate(found):
+        label, line = (
+            f"γ = {c.config.weight_decay:.2g}, α = {c.config.data_exponent:g}",
+            "-" if c.config.weight_decay < 0 else "--",
+        )
+        axes.semilogx(
+            c.column("m"), c.column("phi_one"), "o" + line, ms=4, color=COLOURS[k % len(COLOURS)], label=label
+        )
+    axes.set(xlabel="width m", ylabel="strong fraction, |W_i| > 1", title="Features given more than unit length")
+    if len(found) <= len(COLOURS):
+        axes.legend()
     return figure
 
 
