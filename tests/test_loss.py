@@ -17,6 +17,7 @@ from llmprobe.corpus import Document, open_corpus
 from llmprobe.errors import ConfigError, CorpusError, SourceError
 from llmprobe.loss import DocumentSums, evaluate_loss, paired_difference
 from llmprobe.models import LanguageModel, load_model
+from llmprobe.scoring import token_nll
 from llmprobe.windows import Window, cut_windows, prefix_token
 
 TEXTS = [
@@ -277,6 +278,15 @@ def test_load_model_from_a_folder(tmp_path: Path, corpus: Any) -> None:
         load_model(str(tmp_path / "m"), dtype="int3")
     with pytest.raises(ConfigError, match="not usable here"):
         load_model(str(tmp_path / "m"), device="cuda:7")
+
+
+def test_large_vocabularies_are_summed_without_bias() -> None:
+    logits = 3 * torch.randn(16, 262144, generator=torch.Generator().manual_seed(0))
+    targets = torch.arange(16)
+    exact = torch.nn.functional.cross_entropy(logits.double(), targets, reduction="none")
+    found = token_nll(logits, targets)
+    assert found.dtype == torch.float64
+    assert float((found - exact).abs().max()) < 3e-6
 
 
 def test_sample_model_equals_plain_transformers() -> None:
