@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from llmprobe import console
 from llmprobe.observations import ObservationStore
 from llmprobe.plots import COLOURS, STYLE, save
-from toymodels.curves import WidthCurve, width_curve
+from toymodels.curves import WidthCurve, width_curves
 from toymodels.presets import WIDTHS, preset
-from toymodels.sweep import Machine, sweep
+from toymodels.sweep import Machine
 
 STUDY = "toy_activation_density"
 PUBLISHED = (1.1, 0.1)
@@ -39,8 +39,8 @@ class Config(Machine):
     """Three densities and short runs."""
     densities: int = 9
     """Densities from 1 to the largest."""
-    seed: int = 0
-    """Of every run."""
+    seeds: tuple[int, ...] = (0,)
+    """A curve holds the runs of all of them."""
     out: Path = Path("runs/toy_activation_density")
     """Where observations, figure and table go."""
 
@@ -53,12 +53,14 @@ def main(config: Config) -> list[WidthCurve]:
     densities = np.linspace(1, largest, 3 if config.quick else config.densities)
     store = ObservationStore(config.out / "observations.jsonl")
     grid = [
-        [preset(name, m=m, activation_density=round(float(E), 4), seed=config.seed) for m in WIDTHS[name]]
+        [
+            preset(name, m=m, activation_density=round(float(E), 4), seed=seed)
+            for seed in config.seeds
+            for m in WIDTHS[name]
+        ]
         for E in densities - 1e-4 * (densities > 1)  # rounding must not lift p_1 above 1
     ]
-    with config.executor() as pool:
-        rows = iter(sweep([c for runs in grid for c in runs], store, pool, study=STUDY, device=config.device))
-    found = [width_curve(runs, [next(rows) for _ in runs], store, STUDY) for runs in grid]
+    found = width_curves(grid, store, config, STUDY)
     lines = console.table([table_row(curve) for curve in found], HEADER)
     (config.out / "table.txt").write_text(lines + "\n", encoding="utf-8")
     console.say(lines)
@@ -69,7 +71,7 @@ def main(config: Config) -> list[WidthCurve]:
 
 def table_row(curve: WidthCurve) -> tuple[object, ...]:
     """One line: ours beside what was published."""
-    fit, loss = curve.whole(), curve.column("loss")
+    fit, (_, loss) = curve.whole(), curve.by_width("loss")
     phi = float(curve.column("phi_half").mean())
     E = curve.config.activation_density
     return (E, fit.exponent, fit.stderr, fit.result.r2, *PUBLISHED, phi, float(loss[0]), float(loss[-1]))
@@ -82,7 +84,7 @@ def figure(found: Sequence[WidthCurve]) -> Figure:
         left, right = drawing.subplots(1, 2)
         for k, curve in enumerate(found):
             E, fit, colour = curve.config.activation_density, curve.whole(), COLOURS[k % len(COLOURS)]
-            left.loglog(curve.column("m"), curve.column("loss"), "o-", ms=4, lw=1, color=colour, label=f"E = {E:.2f}")
+            left.loglog(*curve.by_width("loss"), "o-", ms=4, lw=1, color=colour, label=f"E = {E:.2f}")
             right.errorbar([E], [fit.exponent], yerr=[fit.stderr], fmt="o", ms=4, color=colour)
         value, error = PUBLISHED
         right.axhspan(value - error, value + error, color="grey", alpha=0.2, lw=0)

@@ -22,9 +22,9 @@ from matplotlib.figure import Figure
 from llmprobe import console
 from llmprobe.observations import ObservationStore
 from llmprobe.plots import COLOURS, STYLE, save
-from toymodels.curves import WidthCurve, width_curve
+from toymodels.curves import WidthCurve, width_curves
 from toymodels.presets import WIDTHS, preset
-from toymodels.sweep import Machine, sweep
+from toymodels.sweep import Machine
 
 STUDY = "toy_distributions"
 LAWS = ("exponential", "power", "linear")
@@ -51,8 +51,8 @@ class Config(Machine):
     """Settings of a run: large as published, or small."""
     data_exponent: float = 1.2
     """α of the power law."""
-    seed: int = 0
-    """Of every run."""
+    seeds: tuple[int, ...] = (0,)
+    """A curve holds the runs of all of them."""
     out: Path = Path("runs/toy_distributions")
     """Where observations, figure and table go."""
 
@@ -69,16 +69,15 @@ def main(config: Config) -> dict[tuple[str, str], WidthCurve]:
                 frequency_law=law,
                 weight_decay=gamma,
                 data_exponent=config.data_exponent,
-                seed=config.seed,
+                seed=seed,
             )
+            for seed in config.seeds
             for m in WIDTHS[name]
         ]
         for regime, gamma in GAMMAS.items()
         for law in LAWS
     }
-    with config.executor() as pool:
-        rows = iter(sweep([c for runs in grid.values() for c in runs], store, pool, study=STUDY, device=config.device))
-    found = {key: width_curve(runs, [next(rows) for _ in runs], store, STUDY) for key, runs in grid.items()}
+    found = dict(zip(grid, width_curves(list(grid.values()), store, config, STUDY), strict=True))
     lines = console.table([table_row(*key, curve) for key, curve in found.items()], HEADER)
     (config.out / "table.txt").write_text(lines + "\n", encoding="utf-8")
     console.say(lines)

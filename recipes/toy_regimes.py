@@ -24,9 +24,9 @@ from llmprobe import console
 from llmprobe.observations import ObservationStore
 from llmprobe.overlap import welch_mean_sq
 from llmprobe.plots import COLOURS, STYLE, save
-from toymodels.curves import OVERLAPS, WidthCurve, width_curve
+from toymodels.curves import OVERLAPS, WidthCurve, width_curves
 from toymodels.presets import WIDTHS, preset
-from toymodels.sweep import Machine, sweep
+from toymodels.sweep import Machine
 from toymodels.theory import strong_exponent, weak_exponent
 
 STUDY = "toy_regimes"
@@ -60,8 +60,8 @@ class Config(Machine):
     """Weight decays γ; the paper's ten when left out."""
     alphas: tuple[float, ...] | None = None
     """Data exponents α; the paper's seventeen when left out."""
-    seed: int = 0
-    """Of every run."""
+    seeds: tuple[int, ...] = (0,)
+    """A curve holds the runs of all of them; several give honest errors."""
     out: Path = Path("runs/toy_regimes")
     """Where observations, figures and the table go."""
 
@@ -73,13 +73,11 @@ def main(config: Config) -> list[WidthCurve]:
     alphas = config.alphas or ((1.0, 1.5) if config.quick else ALPHAS)
     store = ObservationStore(config.out / "observations.jsonl")
     grid = [
-        [preset(name, m=m, weight_decay=g, data_exponent=a, seed=config.seed) for m in WIDTHS[name]]
+        [preset(name, m=m, weight_decay=g, data_exponent=a, seed=seed) for seed in config.seeds for m in WIDTHS[name]]
         for g in gammas
         for a in alphas
     ]
-    with config.executor() as pool:
-        rows = sweep([run for curve in grid for run in curve], store, pool, study=STUDY, device=config.device)
-    found = [width_curve(runs, rows[k * len(runs) : (k + 1) * len(runs)], store, STUDY) for k, runs in enumerate(grid)]
+    found = width_curves(grid, store, config, STUDY)
     lines = console.table([table_row(curve) for curve in found], HEADER)
     (config.out / "table.txt").write_text(lines + "\n", encoding="utf-8")
     console.say(lines)
@@ -140,9 +138,7 @@ def strong_figure(found: Sequence[WidthCurve]) -> Figure:
             f"γ = {c.config.weight_decay:.2g}, α = {c.config.data_exponent:g}",
             "-" if c.config.weight_decay < 0 else "--",
         )
-        axes.semilogx(
-            c.column("m"), c.column("phi_one"), "o" + line, ms=4, color=COLOURS[k % len(COLOURS)], label=label
-        )
+        axes.semilogx(*c.by_width("phi_one"), "o" + line, ms=4, color=COLOURS[k % len(COLOURS)], label=label)
     axes.set(xlabel="width m", ylabel="strong fraction, |W_i| > 1", title="Features given more than unit length")
     if len(found) <= len(COLOURS):
         axes.legend()

@@ -174,6 +174,8 @@ def test_rows_of_one_x_stay_together_and_order_does_not_matter() -> None:
     one, other = choose_window(m, y), choose_window(m[order], y[order])
     assert (one.lo, one.hi, one.n_points) == (other.lo, other.hi, other.n_points)
     assert one.n_points % 3 == 0
+    with pytest.raises(FitError, match="5 points over"):
+        choose_window(np.repeat(np.geomspace(8, 512, 4), 9), np.ones(36))  # four different x are too few
 
 
 def test_thinning_keeps_the_ends_and_evens_the_rest() -> None:

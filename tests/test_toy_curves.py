@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from scipy.stats import linregress
 
 from llmprobe.errors import StoreError
 from llmprobe.observations import ObservationStore
@@ -64,3 +65,18 @@ def test_planted_exponents() -> None:
     assert (window.window.lo, window.window.hi) == (10, 100)
     bent = planted(list(1 / (1 + (m / 30) ** 2)))
     assert bent.window() is None
+
+
+def test_seeds_share_a_curve() -> None:
+    m, scatter = np.array([10.0, 15, 25, 39, 63, 100]), np.exp(np.array([0.1, -0.1, 0.05, -0.05, 0.1, -0.1]))
+    rows = [{"m": w, "loss": v} for sign in (1, -1) for w, v in zip(m, 5 * m**-0.9 * scatter**sign, strict=True)]
+    curve = WidthCurve(TINY, tuple(rows), {}, np.zeros(12), np.zeros(12))
+    line = linregress(np.log(curve.column("m")), np.log(curve.column("loss")))
+    assert curve.whole().exponent == pytest.approx(0.9)  # the scatter of the two seeds cancels in logarithms
+    assert curve.whole().stderr == pytest.approx(line.stderr)
+    widths, loss = curve.by_width("loss")
+    assert (widths == m).all()
+    np.testing.assert_allclose(loss, 5 * m**-0.9 * np.cosh(np.log(scatter)))
+    window = curve.window()
+    assert window is not None
+    assert window.window.n_points == 12

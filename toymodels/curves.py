@@ -20,7 +20,7 @@ from llmprobe.observations import ObservationStore
 from llmprobe.overlap import second_moments
 from toymodels.features import frequencies
 from toymodels.presets import SuperpositionConfig
-from toymodels.sweep import trained_arrays
+from toymodels.sweep import Machine, sweep, trained_arrays
 from toymodels.theory import long_rows, plain_overlaps, unlearned_loss
 
 OVERLAPS = ("cosine, all rows", "cosine, |W| > 1", "plain product")
@@ -50,6 +50,11 @@ class WidthCurve:
         """One key of `rows` over the runs."""
         return np.array([row[name] for row in self.rows], dtype=float)
 
+    def by_width(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """The widths, increasing, and the mean over seeds of one key of `rows` at each."""
+        m, place = np.unique(self.column("m"), return_inverse=True)
+        return m, np.bincount(place, self.column(name)) / np.bincount(place)
+
     def whole(self) -> WindowFit:
         """The power law through all widths."""
         m = self.column("m")
@@ -61,6 +66,15 @@ class WidthCurve:
             return fit_window(self.column("m"), self.column("loss"))
         except FitError:
             return None
+
+
+def width_curves(
+    grid: Sequence[Sequence[SuperpositionConfig]], store: ObservationStore, machine: Machine, study: str
+) -> list[WidthCurve]:
+    """Train what is missing of a grid, and give the curve of each of its rows."""
+    with machine.executor() as pool:
+        rows = iter(sweep([run for curve in grid for run in curve], store, pool, study=study, device=machine.device))
+    return [width_curve(runs, [next(rows) for _ in runs], store, study) for runs in grid]
 
 
 def width_curve(

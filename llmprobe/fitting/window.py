@@ -133,8 +133,10 @@ def choose_window(
     columns = np.stack([np.ones(k), c, c**2, c**3, c**4, v, v * c, v * c**2, v**2])
     running = np.concatenate([np.zeros((len(columns), 1)), np.cumsum(columns, axis=1)], axis=1)
     s0, s1, s2, s3, s4, t0, t1, t2, vv = running[:, last + 1] - running[:, first]
-    enough = (s0 >= max(min_points, 3)) & (u[last] - u[first] >= min_decades * np.log(10))
     new = np.concatenate([[True], np.diff(u) > 0, [True]])
+    distinct = np.cumsum(new)
+    enough = distinct[last] - distinct[first] + 1 >= max(min_points, 3)
+    enough &= u[last] - u[first] >= min_decades * np.log(10)
     enough &= new[first] & new[last + 1]  # points of one x stay together
     if not enough.any():
         raise FitError(
