@@ -30,7 +30,7 @@ from toymodels.features import Batch
 from toymodels.firing import Finder, stable_order
 
 # share of firing outputs below which summing over them beats dense products on a CPU: measured, linear in m
-SPARSE_BELOW = (0.018, 0.00025)
+SPARSE_BELOW = (0.010, 0.0006)
 CACHE_BYTES = 2**20  # one block of outputs on a CPU: about a core's second-level cache
 DEVICE_BYTES = 2**31  # one block of outputs on a GPU
 LOOK_AGAIN = 32  # dense steps between two looks at the density
