@@ -107,12 +107,32 @@ def figures(found: Sequence[WidthCurve]) -> dict[str, Figure]:
     """The paper's views of the grid."""
     with mpl.rc_context(STYLE):
         return {
+            "losses": loss_figure(found),
             "phi": phi_figure(found),
             "strong_fraction": strong_figure(found),
             "exponents": exponent_figure(found),
             "unlearned": unlearned_figure(found),
             "overlaps": overlap_figure(found),
         }
+
+
+def loss_figure(found: Sequence[WidthCurve]) -> Figure:
+    """Loss against width with its law over all widths, a panel per regime."""
+    figure = Figure(figsize=(8.4, 3.8))
+    panels = figure.subplots(1, 2)
+    for axes, title, sign in zip(panels, ("growth: strong", "decay: weak"), (-1, 1), strict=True):
+        for k, c in enumerate(c for c in found if c.config.weight_decay * sign > 0):
+            m, fit, colour = c.by_width("m")[0], c.whole(), COLOURS[k % len(COLOURS)]
+            label = (
+                f"γ = {c.config.weight_decay:.2g}, α = {c.config.data_exponent:g}: "
+                f"α_m = {fit.exponent:.2f} ± {fit.stderr:.2f}"
+            )
+            axes.loglog(c.column("m"), c.column("loss"), "o", ms=4, color=colour)
+            axes.loglog(m, fit.result.params["A_x"] * m**-fit.exponent, color=colour, lw=1, label=label)
+        axes.set(xlabel="width m", ylabel="loss", title=title)
+        if axes.has_data():
+            axes.legend()
+    return figure
 
 
 def phi_figure(found: Sequence[WidthCurve]) -> Figure:

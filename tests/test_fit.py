@@ -11,6 +11,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import curve_fit, minimize
+from scipy.stats import linregress
 
 from llmprobe.fit import fit
 from llmprobe.fitting.objective import lay_out
@@ -231,3 +232,14 @@ def test_json_keys_are_the_documented_ones() -> None:
     assert list(result.to_dict()) == JSON_KEYS
     np.testing.assert_allclose(result.fitted, 3 / m)
     np.testing.assert_allclose(result.residuals, 0, atol=1e-12)
+
+
+def test_a_single_power_law_is_a_straight_line_in_logarithms() -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        n, alpha = int(rng.integers(4, 40)), rng.uniform(-4, 6)
+        t = np.exp(rng.uniform(-8, 12, n))
+        y = np.exp(5 * rng.standard_normal() - alpha * np.log(t) + 0.3 * rng.standard_normal(n))
+        found, line = fit(PowerLawSum(("t",)), t, y), linregress(np.log(t), np.log(y))
+        assert found.params["alpha_t"] == pytest.approx(-line.slope, abs=1e-8)
+        assert found.stderr["alpha_t"] == pytest.approx(line.stderr, rel=1e-8)
