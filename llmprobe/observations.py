@@ -238,7 +238,9 @@ class ObservationStore:
             save_file(whole, temporary)
             temporary.replace(target)
         except OSError as error:
-            raise StoreError(f"cannot write {target}: {error.strerror}", fix="free some space") from error
+            raise StoreError(
+                f"cannot write {target}: {error.strerror}", fix="free some space or choose another folder"
+            ) from error
         return target
 
     def load_arrays(self, key: str) -> dict[str, np.ndarray]:

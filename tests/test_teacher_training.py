@@ -241,6 +241,13 @@ def test_more_dimensions_than_features() -> None:
         start(STUDENTS["small"], 8, 9, 0)
 
 
+@pytest.mark.parametrize("name", ["identity", "rotation"])
+def test_embeddings_with_a_dimension_per_feature(name: str) -> None:
+    with pytest.raises(ConfigError, match="K = 6 dimensions for N = 8 features; expected K = N"):
+        start(Student(embedding=name), 8, 6, 0)
+    assert start(Student(embedding=name), 8, 8, 0)[0].shape == (8, 8)
+
+
 def test_steps_are_log_spaced() -> None:
     steps = record_steps(0.5, 500.0)
     assert steps[0] == 1

@@ -72,6 +72,8 @@ def unit_columns(W: Float[Tensor, "k n"]) -> Float[Tensor, "k n"]:
     return W / torch.linalg.vector_norm(W, dim=0, keepdim=True)
 
 
+ONE_PER_FEATURE = ("identity", "rotation")  # embeddings that exist for K = N alone
+
 CORES: dict[str, Callable[[int, torch.Generator], Tensor]] = {
     "gaussian": lambda k, generator: torch.randn(k, k, generator=generator, dtype=torch.float64),
     "identity": lambda k, generator: torch.eye(k, dtype=torch.float64),
@@ -259,6 +261,12 @@ def start(row: Student, n: int, k: int, seed: int) -> tuple[Float[Tensor, "k n"]
             f"K = {k} dimensions for N = {n} features",
             expected="1 ≤ K ≤ N: with more dimensions than features there is nothing to superpose",
             fix="lower --k or raise --n",
+        )
+    if row.embedding in ONE_PER_FEATURE and k < n:
+        raise ConfigError(
+            f"embedding {row.embedding!r} with K = {k} dimensions for N = {n} features",
+            expected="K = N: it gives each feature a dimension of its own",
+            fix="raise --k to N, or choose another embedding",
         )
     embed = torch.Generator().manual_seed(stream(seed, "embedding"))
     W = EMBEDDINGS[row.embedding](k, n, embed, seed)
