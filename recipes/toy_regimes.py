@@ -19,6 +19,7 @@ import matplotlib as mpl
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from llmprobe import console
 from llmprobe.observations import ObservationStore
@@ -106,22 +107,28 @@ def table_row(curve: WidthCurve) -> tuple[object, ...]:
 def figures(found: Sequence[WidthCurve]) -> dict[str, Figure]:
     """The paper's views of the grid."""
     with mpl.rc_context(STYLE):
-        return {
+        drawn = {
             "losses": loss_figure(found),
             "phi": phi_figure(found),
             "strong_fraction": strong_figure(found),
             "exponents": exponent_figure(found),
-            "unlearned": unlearned_figure(found),
             "overlaps": overlap_figure(found),
         }
+        weak = [c for c in found if c.config.weight_decay > 0]
+        return {**drawn, "unlearned": unlearned_figure(weak)} if weak else drawn
 
 
 def loss_figure(found: Sequence[WidthCurve]) -> Figure:
     """Loss against width with its law over all widths, a panel per regime."""
-    figure = Figure(figsize=(8.4, 3.8))
-    panels = figure.subplots(1, 2)
-    for axes, title, sign in zip(panels, ("growth: strong", "decay: weak"), (-1, 1), strict=True):
-        for k, c in enumerate(c for c in found if c.config.weight_decay * sign > 0):
+    panels = {
+        title: [c for c in found if c.config.weight_decay * sign > 0]
+        for title, sign in (("growth: strong superposition", -1), ("decay: weak superposition", 1))
+    }
+    panels = {title: curves for title, curves in panels.items() if curves}
+    figure = Figure(figsize=(4.4 * max(1, len(panels)), 3.8))
+    for place, (title, curves) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(1, len(panels), place)
+        for k, c in enumerate(curves):
             m, fit, colour = c.by_width("m")[0], c.whole(), COLOURS[k % len(COLOURS)]
             label = (
                 f"γ = {c.config.weight_decay:.2g}, α = {c.config.data_exponent:g}: "
@@ -130,8 +137,7 @@ def loss_figure(found: Sequence[WidthCurve]) -> Figure:
             axes.loglog(c.column("m"), c.column("loss"), "o", ms=4, color=colour)
             axes.loglog(m, fit.result.params["A_x"] * m**-fit.exponent, color=colour, lw=1, label=label)
         axes.set(xlabel="width m", ylabel="loss", title=title)
-        if axes.has_data():
-            axes.legend()
+        axes.legend()
     return figure
 
 
@@ -182,20 +188,19 @@ def exponent_figure(found: Sequence[WidthCurve]) -> Figure:
     return figure
 
 
-def unlearned_figure(found: Sequence[WidthCurve]) -> Figure:
+def unlearned_figure(weak: Sequence[WidthCurve]) -> Figure:
     """Loss of weakly superposed models against what their unlearned features carry."""
     figure = Figure(figsize=(5.6, 4))
     axes = figure.subplots()
-    weak = [c for c in found if c.config.weight_decay > 0]
     for k, curve in enumerate(weak):
         label = f"γ = {curve.config.weight_decay:.2g}, α = {curve.config.data_exponent:g}"
         colour = COLOURS[k % len(COLOURS)]
         axes.loglog(curve.unlearned, curve.column("loss"), "o", ms=4, color=colour, label=label)
         axes.loglog(curve.by_rank, curve.column("loss"), "x", ms=4, color=colour)
-    if weak:
-        ends = np.array([min(c.unlearned.min() for c in weak), max(c.unlearned.max() for c in weak)])
-        axes.loglog(ends, ends, color="grey", lw=1)
-        axes.legend()
+    ends = np.array([min(c.unlearned.min() for c in weak), max(c.unlearned.max() for c in weak)])
+    axes.loglog(ends, ends, color="grey", lw=1)
+    axes.xaxis.set_minor_formatter(NullFormatter())  # over a decade and a half its labels would run together
+    axes.legend()
     axes.set(
         xlabel="⟨v²⟩ Σ p_i over the unlearned (×: over as many of the rarest)",
         ylabel="loss",

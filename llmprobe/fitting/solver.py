@@ -148,7 +148,7 @@ def _starts(problem: Problem) -> list[np.ndarray]:
     """The best few of a grid of exponents, amplitudes by NNLS."""
     exponents = np.flatnonzero(~problem.is_amplitude)
     families = _families(problem, exponents)
-    values = ONE_X if len(families) == 1 else SEVERAL_X if len(families) == 2 else MANY_X
+    values: tuple[float, ...] = ONE_X if len(families) == 1 else SEVERAL_X if len(families) == 2 else MANY_X
     if len(problem.D) == 1 and problem.loss == "log":
         values = (1.0,)  # the logarithm of a single term is linear in θ: every start leads to the one optimum
     found = []
