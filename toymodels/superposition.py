@@ -32,6 +32,7 @@ from toymodels.firing import Finder, stable_order
 # share of firing outputs below which summing over them beats dense products on a CPU: measured, linear in m
 SPARSE_BELOW = (0.010, 0.0006)
 CACHE_BYTES = 2**20  # one block of outputs on a CPU: about a core's second-level cache
+LEAST_ROWS = 128  # of such a block: with fewer, adding to the gradient costs more than the cache saves
 DEVICE_BYTES = 2**31  # one block of outputs on a GPU
 LOOK_AGAIN = 32  # dense steps between two looks at the density
 
@@ -168,8 +169,9 @@ class Gradient:
         return P.new_tensor([loss]), grad[None], g
 
     def _height(self, P: Tensor, n: int) -> int:
-        budget = self.block_bytes or (CACHE_BYTES if P.device.type == "cpu" else DEVICE_BYTES)
-        return max(1, budget // (n * P.element_size()))
+        row = n * P.element_size()
+        budget = self.block_bytes or (max(CACHE_BYTES, LEAST_ROWS * row) if P.device.type == "cpu" else DEVICE_BYTES)
+        return max(1, budget // row)
 
     def _buffer(self, P: Tensor, size: int) -> Tensor:
         kept = self._outputs
