@@ -63,6 +63,8 @@ class Config(Machine):
     """Data exponents α; the paper's seventeen when left out."""
     seeds: tuple[int, ...] = (0,)
     """A curve holds the runs of all of them; several give honest errors."""
+    bias_start: float = 1.0
+    """Biases start from N(0, this²); 1 as published, 0 to see the weak regime without features that die."""
     out: Path = Path("runs/toy_regimes")
     """Where observations, figures and the table go."""
 
@@ -74,7 +76,11 @@ def main(config: Config) -> list[WidthCurve]:
     alphas = config.alphas or ((1.0, 1.5) if config.quick else ALPHAS)
     store = ObservationStore(config.out / "observations.jsonl")
     grid = [
-        [preset(name, m=m, weight_decay=g, data_exponent=a, seed=seed) for seed in config.seeds for m in WIDTHS[name]]
+        [
+            preset(name, m=m, weight_decay=g, data_exponent=a, bias_start=config.bias_start, seed=seed)
+            for seed in config.seeds
+            for m in WIDTHS[name]
+        ]
         for g in gammas
         for a in alphas
     ]

@@ -160,6 +160,7 @@ def test_a_run_that_diverges_says_so() -> None:
         {"rate": 0.0},
         {"amplitude_law": "cauchy"},
         {"weight_decay": 200.0},
+        {"bias_start": -1.0},
     ],
 )
 def test_bad_settings_are_refused(change: dict) -> None:
@@ -195,6 +196,20 @@ def test_observations_carry_what_identifies_a_run() -> None:
     assert loss.key == observation(TINY, "test", "loss").key
     for change in ({"seed": 4}, {"weight_decay": -0.5}, {"steps": 301}, {"batch": 64}, {"data_exponent": 0.5}):
         assert observation(dataclasses.replace(TINY, **change), "test", "loss").key != loss.key
+
+
+def test_biases_may_start_at_zero() -> None:
+    ordinary, level = initial(TINY), initial(dataclasses.replace(TINY, bias_start=0.0))
+    assert torch.equal(ordinary[:, :-1], level[:, :-1])
+    assert float(ordinary[:, -1].std()) == pytest.approx(1, rel=0.3)
+    assert not level[:, -1].any()
+    zero = dataclasses.replace(TINY, bias_start=0.0)
+    assert observation(zero, "t", "loss").key != observation(TINY, "t", "loss").key
+    assert "bias_start" not in TINY.settings()  # or runs of earlier versions would be trained again
+    # with decay, an output that starts below −|W_i|² max(v) never fires: at zero none does
+    weak = dataclasses.replace(TINY, n=200, m=10, weight_decay=0.1, steps=1500)
+    norms = train(dataclasses.replace(weak, bias_start=0.0), device="cpu").W[:10].norm(dim=1)
+    assert float(norms.min()) > 0.5
 
 
 def test_a_file_of_weights_counts_by_its_content(tmp_path) -> None:

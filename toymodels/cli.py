@@ -48,6 +48,8 @@ class Superposition:
     """Peak learning rate of W (at m = 8 where it depends on m)."""
     bias_rate: float | None = None
     """Peak learning rate of b, likewise."""
+    bias_start: float | None = None
+    """b starts from N(0, this²); 1 as published, which leaves some frequent features dead."""
     seed: int = 0
     """Seed of start and data."""
     device: str = "auto"

@@ -44,6 +44,8 @@ class SuperpositionConfig:
         Peak rate of W: rate · (8/m)^rate_exponent.
     bias_rate, bias_rate_exponent
         The same for b.
+    bias_start
+        b starts from N(0, bias_start²): 1 as published, which leaves features whose b is too low ever to fire.
     warmup
         Share of the steps with a linearly rising rate; then a cosine.
     final_rate
@@ -68,6 +70,7 @@ class SuperpositionConfig:
     rate_exponent: float = 0.0
     bias_rate: float = 0.01
     bias_rate_exponent: float = 0.0
+    bias_start: float = 1.0
     warmup: float = 0.1
     final_rate: float = 0.05
     average: int = 100
@@ -92,6 +95,8 @@ class SuperpositionConfig:
                 f"decay_length = {self.decay_length:g}",
                 expected="numbers above 0",
             )
+        if self.bias_start < 0:
+            raise ConfigError(f"bias_start = {self.bias_start:g}", expected="a standard deviation, at least 0")
         if self.amplitude_law not in AMPLITUDE_LAWS:
             raise ConfigError(f"amplitude law {self.amplitude_law!r}", expected=f"one of {', '.join(AMPLITUDE_LAWS)}")
         if abs(self.weight_decay) * self.peak_rate >= 1:
@@ -118,6 +123,8 @@ class SuperpositionConfig:
     def settings(self) -> dict[str, Scalar]:
         """What identifies a run beside n, m and its steps; a file of weights counts by its content."""
         values: dict[str, Scalar] = {k: v for k, v in asdict(self).items() if k not in ("n", "m", "steps")}
+        if self.bias_start == 1:
+            del values["bias_start"]  # runs from before there was a choice are still found
         if self.frequency_law not in FREQUENCY_LAWS and Path(self.frequency_law).is_file():
             content = Path(self.frequency_law).read_bytes()
             values["frequency_law"] = f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"

@@ -235,10 +235,11 @@ def stream(seed: int, purpose: str) -> int:
 
 
 def initial(config: SuperpositionConfig) -> Float[Tensor, "n m1"]:
-    """P = [W | b] at the start: W from N(0, 1/m), b from N(0, 1); drawn on the CPU whatever the device."""
+    """P = [W | b] at the start: W from N(0, 1/m), b from N(0, bias_start²); drawn on the CPU whatever the device."""
     generator = torch.Generator().manual_seed(stream(config.seed, "start"))
     P = torch.randn(config.n, config.m + 1, generator=generator)
     P[:, :-1] /= math.sqrt(config.m)
+    P[:, -1] *= config.bias_start
     return P
 
 
