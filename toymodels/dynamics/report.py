@@ -87,8 +87,8 @@ def shut(controls: Sequence[TeacherResult]) -> str:
     if not dead:
         return ""
     return (
-        f" In {len(dead)} of its {len(controls)} controls {min(dead):.0%} to {max(dead):.0%} of the features' own ReLUs "
-        "end shut: these are never learned, and the exponent beside is of the others."
+        f" In {len(dead)} of its {len(controls)} controls {min(dead):.0%} to {max(dead):.0%} of the features' own "
+        "ReLUs end shut: these are never learned, and the exponent beside is of the others."
     )
 
 
