@@ -145,8 +145,8 @@ def toy_losses(options: Options) -> None:
         for seed in tqdm(range(4), desc=f"m={m}", unit="seed", leave=False):
             config = preset("quick", m=m, seed=seed)
             dense = DenseToy(config)
-            losses = torch.stack([dense.step(share) for share in schedule(config)])
-            found["dense"].append(float(losses[-config.average :].mean()))
+            losses = [float(dense.step(share)) for share in schedule(config)]
+            found["dense"].append(statistics.mean(losses[-config.average :]))
             found["ours"].append(train(config, device="cpu").loss)
         means = {name: statistics.mean(values) for name, values in found.items()}
         spreads = {name: statistics.stdev(values) for name, values in found.items()}

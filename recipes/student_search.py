@@ -140,27 +140,22 @@ def main(config: Config) -> list[Found]:
     """Train what is missing, then rank, draw and say what was found."""
     n = config.n or (64 if config.quick else 256)
     store = ObservationStore(config.out / "observations.jsonl")
-    options: dict[str, Any] = {"study": STUDY, "device": config.device, "threads": config.threads}
     choices = [dict(zip(CHOICES, values, strict=True)) for values in product(*CHOICES.values())]
-    found = []
+    found, controls = [], {}
     for choice in tqdm(choices, unit="student", desc=STUDY):
-        row = {
-            "amplitude": 1.0,
-            "embedding": choice["embedding"],
-            "trains": choice["trains"],
-            **STARTS[choice["start"]],
-        }
-        # neither the embedding nor W matters to the control: one serves all that share the rest
-        bare = {**row, "embedding": "identity", "trains": tuple(part for part in choice["trains"] if part != "W")}
-        runs, controls = (
-            run_missing(
-                [TeacherConfig(n, k, a, b, "small", superposed, config.seed, options=changes) for a, b in TASKS],
-                store,
-                **options,
-            )
-            for k, superposed, changes in ((n // choice["share"], True, row), (n, False, bare))
-        )
-        found.append(Found(choice, runs, controls))
+        row = {"amplitude": 1.0, **STARTS[choice["start"]]}
+
+        def trained(k: int, superposed: bool, **changes: Any) -> list[TeacherResult]:
+            options = {**row, **changes}  # noqa: B023 (called before the next choice)
+            grid = [TeacherConfig(n, k, a, b, "small", superposed, config.seed, options=options) for a, b in TASKS]
+            return run_missing(grid, store, study=STUDY, device=config.device, threads=config.threads)
+
+        # neither the embedding nor W matters to a control: one serves all students that share the rest
+        bare = tuple(part for part in choice["trains"] if part != "W")
+        if (bare, choice["start"]) not in controls:
+            controls[bare, choice["start"]] = trained(n, False, embedding="identity", trains=bare)
+        runs = trained(n // choice["share"], True, embedding=choice["embedding"], trains=choice["trains"])
+        found.append(Found(choice, runs, controls[bare, choice["start"]]))
     found.sort(key=lambda one: (-one.learns, one.worst))
     text = "\n".join([console.table([one.row() for one in found], HEADER), "", *verdict(found, n)])
     (config.out / "table.txt").write_text(text + "\n", encoding="utf-8")

@@ -291,7 +291,7 @@ def test_the_recipe_writes_its_report(tmp_path: Path, monkeypatch: pytest.Monkey
     )
     module.main(config)
     report = (tmp_path / "report.md").read_text()
-    for heading in ("universal exponent 1", "The record law", "Other students", "Three traps"):
+    for heading in ("universal exponent 1", "ReLUs end shut", "The record law", "Other students", "Three traps"):
         assert heading in report
     assert {figure.name for figure in tmp_path.glob("*.png")} == {"exponents.png", "curves.png", "record_law.png"}
     assert len(ObservationStore(tmp_path / "observations.jsonl").keys()) == 8  # the grid, its control and the scan
