@@ -9,7 +9,7 @@ student is what arXiv:2602.01045 describes when, on all nine tasks (the rule was
    outputs;
 3. its control (same start, K = N, W = 1) is within 0.1 of what the theory without superposition gives there.
 
-    python recipes/student_search.py --quick      N = 64, about three minutes on one core
+    python recipes/student_search.py --quick      N = 64, about four minutes on one core
     python recipes/student_search.py              N = 256, about half an hour on one core
 """
 
@@ -32,6 +32,7 @@ from llmprobe import console
 from llmprobe.observations import ObservationStore
 from llmprobe.plots import COLOURS, INK, STYLE, save
 from toymodels.dynamics.groups import mean, readable, spread
+from toymodels.dynamics.students import Student
 from toymodels.teacher import TeacherConfig, TeacherResult, run_missing
 
 STUDY = "student_search"
@@ -104,7 +105,7 @@ class Found:
     @property
     def learns(self) -> int:
         """On how many tasks the stretch is one of learning."""
-        return sum(run.end_over_zero < 1 and run.own_share > 0.5 for run in readable(self.runs))
+        return sum(run.learning for run in readable(self.runs))
 
     @property
     def control_error(self) -> float:
@@ -140,22 +141,21 @@ def main(config: Config) -> list[Found]:
     """Train what is missing, then rank, draw and say what was found."""
     n = config.n or (64 if config.quick else 256)
     store = ObservationStore(config.out / "observations.jsonl")
+    place: dict[str, Any] = {"study": STUDY, "device": config.device, "threads": config.threads}
     choices = [dict(zip(CHOICES, values, strict=True)) for values in product(*CHOICES.values())]
-    found, controls = [], {}
+    found: list[Found] = []
+    controls: dict[Student | None, list[TeacherResult]] = {}
     for choice in tqdm(choices, unit="student", desc=STUDY):
-        row = {"amplitude": 1.0, **STARTS[choice["start"]]}
-
-        def trained(k: int, superposed: bool, **changes: Any) -> list[TeacherResult]:
-            options = {**row, **changes}  # noqa: B023 (called before the next choice)
-            grid = [TeacherConfig(n, k, a, b, "small", superposed, config.seed, options=options) for a, b in TASKS]
-            return run_missing(grid, store, study=STUDY, device=config.device, threads=config.threads)
-
-        # neither the embedding nor W matters to a control: one serves all students that share the rest
-        bare = tuple(part for part in choice["trains"] if part != "W")
-        if (bare, choice["start"]) not in controls:
-            controls[bare, choice["start"]] = trained(n, False, embedding="identity", trains=bare)
-        runs = trained(n // choice["share"], True, embedding=choice["embedding"], trains=choice["trains"])
-        found.append(Found(choice, runs, controls[bare, choice["start"]]))
+        changes = {"embedding": choice["embedding"], "trains": choice["trains"], **STARTS[choice["start"]]}
+        k, options = n // choice["share"], {"amplitude": 1.0, **changes}
+        runs, bare = (
+            [TeacherConfig(n, k, a, b, "small", superposed, config.seed, options=options) for a, b in TASKS]
+            for superposed in (True, False)
+        )
+        control = bare[0].row  # students that differ in what their controls lack share one
+        if control not in controls:
+            controls[control] = run_missing(bare, store, **place)
+        found.append(Found(choice, run_missing(runs, store, **place), controls[control]))
     found.sort(key=lambda one: (-one.learns, one.worst))
     text = "\n".join([console.table([one.row() for one in found], HEADER), "", *verdict(found, n)])
     (config.out / "table.txt").write_text(text + "\n", encoding="utf-8")

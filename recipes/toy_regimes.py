@@ -124,6 +124,11 @@ def figures(found: Sequence[WidthCurve]) -> dict[str, Figure]:
         return {**drawn, "unlearned": unlearned_figure(weak)} if weak else drawn
 
 
+def called(curve: WidthCurve) -> str:
+    """What a legend calls a curve."""
+    return f"γ = {curve.config.weight_decay:.2g}, α = {curve.config.data_exponent:g}"
+
+
 def loss_figure(found: Sequence[WidthCurve]) -> Figure:
     """Loss against width with its law over all widths, a panel per regime."""
     panels = {
@@ -136,10 +141,7 @@ def loss_figure(found: Sequence[WidthCurve]) -> Figure:
         axes = figure.add_subplot(1, len(panels), place)
         for k, c in enumerate(curves):
             m, fit, colour = c.by_width("m")[0], c.whole(), COLOURS[k % len(COLOURS)]
-            label = (
-                f"γ = {c.config.weight_decay:.2g}, α = {c.config.data_exponent:g}: "
-                f"α_m = {fit.exponent:.2f} ± {fit.stderr:.2f}"
-            )
+            label = f"{called(c)}: α_m = {fit.exponent:.2f} ± {fit.stderr:.2f}"
             axes.loglog(c.column("m"), c.column("loss"), "o", ms=4, color=colour)
             axes.loglog(m, fit.result.params["A_x"] * m**-fit.exponent, color=colour, lw=1, label=label)
         axes.set(xlabel="width m", ylabel="loss", title=title)
@@ -166,11 +168,8 @@ def strong_figure(found: Sequence[WidthCurve]) -> Figure:
     figure = Figure(figsize=(5.6, 4))
     axes = figure.subplots()
     for k, c in enumerate(found):
-        label, line = (
-            f"γ = {c.config.weight_decay:.2g}, α = {c.config.data_exponent:g}",
-            "-" if c.config.weight_decay < 0 else "--",
-        )
-        axes.semilogx(*c.by_width("phi_one"), "o" + line, ms=4, color=COLOURS[k % len(COLOURS)], label=label)
+        line = "-" if c.config.weight_decay < 0 else "--"
+        axes.semilogx(*c.by_width("phi_one"), "o" + line, ms=4, color=COLOURS[k % len(COLOURS)], label=called(c))
     axes.set(xlabel="width m", ylabel="strong fraction, |W_i| > 1", title="Features given more than unit length")
     if len(found) <= len(COLOURS):
         axes.legend()
@@ -199,9 +198,8 @@ def unlearned_figure(weak: Sequence[WidthCurve]) -> Figure:
     figure = Figure(figsize=(5.6, 4))
     axes = figure.subplots()
     for k, curve in enumerate(weak):
-        label = f"γ = {curve.config.weight_decay:.2g}, α = {curve.config.data_exponent:g}"
         colour = COLOURS[k % len(COLOURS)]
-        axes.loglog(curve.unlearned, curve.column("loss"), "o", ms=4, color=colour, label=label)
+        axes.loglog(curve.unlearned, curve.column("loss"), "o", ms=4, color=colour, label=called(curve))
         axes.loglog(curve.by_rank, curve.column("loss"), "x", ms=4, color=colour)
     ends = np.array([min(c.unlearned.min() for c in weak), max(c.unlearned.max() for c in weak)])
     axes.loglog(ends, ends, color="grey", lw=1)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from test_recipes import recipe
 
 import toymodels.teacher
 from llmprobe.errors import ConfigError, FitError
@@ -268,13 +267,7 @@ def test_the_command_prints_details_and_errors(capsys: pytest.CaptureFixture[str
 
 
 def test_the_recipe_writes_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = Path(__file__).resolve().parents[1] / "recipes" / "teacher_student.py"
-    spec = importlib.util.spec_from_file_location("recipes_teacher_student", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    module = recipe("teacher_student")
     monkeypatch.setattr(module, "NAMED", {"interference": 2})
     monkeypatch.setattr(module, "save", lambda figure, path: Path(path).touch())  # drawing takes longer than all else
     config = module.Config(

@@ -137,7 +137,7 @@ class Gradient:
             g[replicas, part] = torch.bmm(Pb.mT, y.mT).mT
         if look:
             self.density = firing / max(1, R * rows * n)
-        return loss, turned.mT.mul(2).contiguous(), g.view(-1, width).mul_(2)
+        return loss, turned.mul_(2).mT.contiguous(), g.view(-1, width).mul_(2)
 
     def sparse_gradient(
         self, P: Float[Tensor, "1 n m1"], h: Float[Tensor, "slots m1"], batch: Batch

@@ -116,7 +116,7 @@ def scan_row(name: str, k: int, results: Sequence[TeacherResult]) -> tuple[objec
     runs = readable(results)
     values = [run.fit.exponent for run in runs]
     gathered = bool(values) and abs(mean(values) - 1) <= 0.1 and (spread(values) <= 0.1)
-    learning = bool(runs) and all(run.end_over_zero < 1 and run.own_share > 0.5 for run in runs)
+    learning = bool(runs) and all(run.learning for run in runs)
     return (
         name,
         k,

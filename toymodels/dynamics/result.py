@@ -166,6 +166,11 @@ class TeacherResult:
         return float(self.curve.loss[np.flatnonzero(self._inside())[-1]] / self.curve.zero)
 
     @property
+    def learning(self) -> bool:
+        """Whether the window is one of learning: it ends below the zero function's loss and falls by own outputs."""
+        return self.end_over_zero < 1 and self.own_share > 0.5
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """What a reader of the exponent must know."""
         found = []
