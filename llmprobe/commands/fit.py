@@ -112,7 +112,7 @@ class Fit(Settings):
         """What was asked for beyond the fit."""
         from llmprobe.fitting.bootstrap import bootstrap
         from llmprobe.fitting.profile import profile
-        from llmprobe.fitting.validation import judge
+        from llmprobe.fitting.validation import validate
 
         extra: dict[str, Any] = {}
         if self.bootstrap:
@@ -120,7 +120,7 @@ class Fit(Settings):
         if self.profile:
             extra["profile"] = {name: list(profile(result, name).interval) for name in self.profile}
         if self.judge:
-            extra["judgement"] = judge(result)
+            extra["judgement"] = validate(result)
         return extra
 
     def _rows(self) -> pd.DataFrame:
