@@ -24,7 +24,8 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from llmprobe.cache import build_once, cache_dir
+from llmprobe.cache import cache_dir
+from llmprobe.conversions import build_once
 from llmprobe.devices import pick_device
 from llmprobe.errors import ConfigError, SourceError
 from llmprobe.sources import Source, parse_source

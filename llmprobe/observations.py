@@ -25,6 +25,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from llmprobe.cache import atomic
 from llmprobe.errors import StoreError
 
 if TYPE_CHECKING:
@@ -231,16 +232,9 @@ class ObservationStore:
         from safetensors.numpy import save_file
 
         target = self._array_path(key)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_suffix(f".{os.getpid()}.tmp")
-            whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # strides are not kept
+        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # strides are not kept
+        with atomic(target) as temporary:
             save_file(whole, temporary)
-            temporary.replace(target)
-        except OSError as error:
-            raise StoreError(
-                f"cannot write {target}: {error.strerror}", fix="free some space or choose another folder"
-            ) from error
         return target
 
     def load_arrays(self, key: str) -> dict[str, np.ndarray]:
