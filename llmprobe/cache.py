@@ -33,7 +33,7 @@ def cache_dir() -> Path:
 
 
 @contextmanager
-def atomic(path: Path, *, fix: str = SPACE) -> Iterator[Path]:
+def atomic(path: Path, *, what: str = "", fix: str = SPACE) -> Iterator[Path]:
     """A path to write to, which becomes `path` at the end of the block, or leaves no trace if that fails.
 
     Whoever reads `path` sees what was there before or the whole of the new; that holds for several writers at once
@@ -43,6 +43,8 @@ def atomic(path: Path, *, fix: str = SPACE) -> Iterator[Path]:
     ----------
     path
         The file that shall appear; its folder is made.
+    what
+        What to call it in errors, before its path.
     fix
         What the user can do when it cannot be written.
 
@@ -51,7 +53,7 @@ def atomic(path: Path, *, fix: str = SPACE) -> Iterator[Path]:
     StoreError
         The disk is full or failing, or the folder cannot be written.
     """
-    with written(path, fix=fix):
+    with written(f"{what}{path}", fix=fix):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path.parent)
         room, handle = _room(path.parent)
@@ -67,7 +69,7 @@ def atomic(path: Path, *, fix: str = SPACE) -> Iterator[Path]:
 
 
 @contextmanager
-def written(what: Path, *, fix: str = SPACE) -> Iterator[None]:
+def written(what: object, *, fix: str = SPACE) -> Iterator[None]:
     """Turn a disk's refusal inside the block into a `StoreError` that names `what`."""
     try:
         yield
@@ -84,7 +86,7 @@ def write_whole(path: Path, *parts: bytes | memoryview, fix: str = CACHE_SPACE) 
 
 
 @contextmanager
-def claimed(folder: Path, name: str, suffix: str = "") -> Iterator[Path]:
+def claimed(folder: Path, name: str, suffix: str = "", *, what: str = "") -> Iterator[Path]:
     """A path that is this process's alone for the length of the block.
 
     It is ``folder/name+suffix`` where nobody holds that, else ``name-1``, ``name-2``, ...; places that exist come
@@ -95,7 +97,7 @@ def claimed(folder: Path, name: str, suffix: str = "") -> Iterator[Path]:
     StoreError
         The folder cannot be written.
     """
-    with written(folder, fix=CACHE_SPACE):
+    with written(f"{what}{folder}", fix=CACHE_SPACE):
         folder.mkdir(parents=True, exist_ok=True)
         there = places(folder, name, suffix)
         free = (_place(folder, name, suffix, k) for k in range(len(there) + 64))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,7 @@ from torch import Tensor
 from llmprobe.cache import atomic, claimed, forget
 from llmprobe.errors import StoreError
 
-log = logging.getLogger(__name__)
+RESUMES = "free some space; the run resumes from the checkpoint before"
 
 
 def write_checkpoint(path: Path, run: str, arrays: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -39,7 +38,7 @@ def write_checkpoint(path: Path, run: str, arrays: Mapping[str, Tensor], state: 
     StoreError
         The file cannot be written; what was there before is still there.
     """
-    with atomic(path, fix="free some space; the run resumes from the checkpoint before") as temporary:
+    with atomic(path, what="checkpoint ", fix=RESUMES) as temporary:
         here, text = {name: array.cpu() for name, array in arrays.items()}, json.dumps(state)
         save_file(here, temporary, {"run": run, "state": text, "sha256": _digest(here, run, text)})
 
@@ -47,12 +46,10 @@ def write_checkpoint(path: Path, run: str, arrays: Mapping[str, Tensor], state: 
 def read_checkpoint(path: Path, run: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The arrays (on the CPU) and the state that `write_checkpoint` kept; None where there is no file.
 
-    A damaged file is named in a warning and passed over: the run starts again, and ends with the same bits.
-
     Raises
     ------
     StoreError
-        The file belongs to another run.
+        The file is damaged, or belongs to another run.
     """
     if not path.is_file():
         return None
@@ -62,11 +59,9 @@ def read_checkpoint(path: Path, run: str) -> tuple[dict[str, Tensor], dict[str, 
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
         whole = notes.get("sha256") == _digest(arrays, notes["run"], notes["state"])
     except (OSError, SafetensorError, KeyError) as error:
-        log.warning("checkpoint %s cannot be read and is left out: %s", path, error)
-        return None
+        raise StoreError(f"checkpoint {path} cannot be read: {error}", fix="delete it to start again") from error
     if not whole:
-        log.warning("checkpoint %s is damaged and left out", path)
-        return None
+        raise StoreError(f"checkpoint {path} does not match its sha256", fix="delete it to start again")
     if notes["run"] != run:
         raise StoreError(f"checkpoint {path} belongs to another run", fix="delete it, or choose another folder")
     return arrays, json.loads(notes["state"])
@@ -78,7 +73,7 @@ def own_checkpoint(path: Path | None) -> Iterator[Path | None]:
     if path is None:
         yield None
         return
-    with claimed(path.parent, path.stem, path.suffix) as own:
+    with claimed(path.parent, path.stem, path.suffix, what="checkpoint ") as own:
         yield own
 
 
