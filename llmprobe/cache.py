@@ -80,7 +80,7 @@ def written(what: object, *, fix: str = SPACE) -> Iterator[None]:
 
 def write_whole(path: Path, *parts: bytes | memoryview, fix: str = CACHE_SPACE) -> None:
     """Write a file of the cache by `atomic`."""
-    with atomic(path, fix=fix) as temporary, temporary.open("wb") as file:
+    with atomic(path, what="the cache ", fix=fix) as temporary, temporary.open("wb") as file:
         for part in parts:
             file.write(part)
 

@@ -38,7 +38,7 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
         log.warning("what is kept in %s is damaged and made anew", folder)
     with claimed(folder.parent, f"{UNFINISHED}{folder.name}") as unfinished:
         try:
-            with written(folder, fix=CACHE_SPACE):
+            with written(f"the cache {folder}", fix=CACHE_SPACE):
                 remove(unfinished)
                 unfinished.mkdir(parents=True)
                 build(unfinished)

@@ -199,7 +199,8 @@ def _lines(partial: Path | None, total: int) -> Iterator[dict[str, Any]]:
         return
     with written(partial, fix=CACHE_SPACE):
         lines = partial.read_bytes().splitlines(keepends=True)
-        done, kept, size = 0, [], 0
+        kept: list[dict[str, Any]] = []
+        done = size = 0
         for line in lines:
             batch = _checked(line)
             if batch is None or batch["first"] != done or done + len(batch["nll"]) > total:
