@@ -55,7 +55,7 @@ def write_report(run_dir: str | Path) -> Path:
         raise StoreError(
             f"{store.path} holds no observations", expected="a finished or begun run", fix="run a recipe first"
         )
-    frame = with_superposition(frame)
+    frame = with_superposition(shown(frame))
     found = exponents(frame)
     drawn = _figures(frame, found)
     try:
