@@ -15,6 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from llmprobe import interrupts
 from llmprobe.errors import ProbeError
 from llmprobe.names import printable, visible
+from llmprobe.settings import SettingError
 
 LONGEST_ERROR = 2000  # characters of an error's line
 
@@ -61,6 +62,8 @@ def guarded(work: Callable[[], object], *, debug: bool = False) -> int:
     try:
         status = work()
         sys.stdout.flush()
+    except SettingError as error:
+        return _complain(error.typed, debug)
     except ProbeError as error:
         with suppress(OSError):
             emit(error.measured)
