@@ -1,4 +1,4 @@
-"""One line of an observation store, read as what it is: data that a hand, another version or a fault may have written."""
+"""One line of an observation store, read as data that a hand, another version or a fault may have written."""
 
 from __future__ import annotations
 
