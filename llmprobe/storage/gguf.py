@@ -43,6 +43,12 @@ class GgufFile:
         field = self._reader.get_field("general.architecture")
         return str(field.contents()) if field else ""
 
+    @property
+    def split_count(self) -> int:
+        """``split.count``: how many files the model was split into; 1 for a whole one."""
+        field = self._reader.get_field("split.count")
+        return int(field.contents()) if field else 1
+
     def names(self) -> list[str]:
         return list(self._tensors)
 
