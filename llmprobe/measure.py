@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 from llmprobe.observations import Observation, ObservationStore, Provenance, Scalar
 
 if TYPE_CHECKING:
-    from llmprobe.loss import LossResult
-    from llmprobe.overlap import OverlapStatistics
-    from llmprobe.unembedding import Unembedding
+    from llmprobe.loss.evaluate import LossResult
+    from llmprobe.overlap.statistics import OverlapStatistics
+    from llmprobe.weights.unembedding import Unembedding
 
 
 OVERLAP_METRICS = (

@@ -23,16 +23,16 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from llmprobe.console import guarded, say, table
-from llmprobe.corpus import open_corpus
 from llmprobe.errors import ConfigError
-from llmprobe.models import LanguageModel, load_model
-from llmprobe.overlap import overlap_statistics, second_moments
-from llmprobe.scoring import score_windows
-from llmprobe.unembedding import read_unembedding
-from llmprobe.windows import Window, cut_windows
-from toymodels.features import frequencies
-from toymodels.presets import SuperpositionConfig, preset
-from toymodels.training import Run, schedule, train
+from llmprobe.loss.corpus import open_corpus
+from llmprobe.loss.language_model import LanguageModel, load_model
+from llmprobe.loss.scoring import score_windows
+from llmprobe.loss.windows import Window, cut_windows
+from llmprobe.overlap.statistics import overlap_statistics, second_moments
+from llmprobe.weights.unembedding import read_unembedding
+from toymodels.superposition.config import SuperpositionConfig, preset
+from toymodels.superposition.features import frequencies
+from toymodels.superposition.training import Run, schedule, train
 
 COMPARISONS: dict[str, Callable[[Options], None]] = {}
 

@@ -25,19 +25,20 @@ import tyro
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from llmprobe import console, plots
-from llmprobe.corpus import open_corpus
+from llmprobe import console
 from llmprobe.errors import ConfigError, FitError, ProbeError
 from llmprobe.families import Family, Member, find_member, load_families
-from llmprobe.fit import fit
+from llmprobe.fitting.estimator import fit
+from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.window import WindowFit, fit_window
-from llmprobe.laws import PowerLawSum
-from llmprobe.loss import evaluate_loss
+from llmprobe.loss.corpus import open_corpus
+from llmprobe.loss.evaluate import evaluate_loss
+from llmprobe.loss.language_model import load_model
 from llmprobe.measure import loss_observations, overlap_observations
-from llmprobe.models import load_model
 from llmprobe.observations import Observation, ObservationStore, with_settings
-from llmprobe.overlap import overlap_statistics
-from llmprobe.unembedding import read_unembedding
+from llmprobe.overlap.statistics import overlap_statistics
+from llmprobe.report import figures
+from llmprobe.weights.unembedding import read_unembedding
 
 STUDY = "checkpoint_dynamics"
 POWERS = tuple(1 << k for k in range(10))
@@ -232,26 +233,26 @@ def show(config: Config, store: ObservationStore, checkpoints: list[Checkpoint])
             console.say(f"  note: {warning}")
     except FitError as error:
         console.say(f"no fit with an offset: {error}")
-    plots.save(figure(seen, stretch), str(config.out / "loss_vs_tokens.png"))
+    figures.save(figure(seen, stretch), str(config.out / "loss_vs_tokens.png"))
 
 
 def figure(rows: list[Observation], stretch: WindowFit | None) -> Figure:
     """Loss against tokens, the fitted stretch drawn."""
-    with mpl.rc_context(plots.STYLE):
+    with mpl.rc_context(figures.STYLE):
         drawn = Figure(figsize=(6.4, 4.2))
         axes = drawn.subplots()
         axes.errorbar(
             [row.tokens or 0 for row in rows],
             [row.value for row in rows],
             yerr=[1.96 * (row.stderr or 0.0) for row in rows],
-            color=plots.COLOURS[1],
-            marker=plots.MARKERS["llm"],
+            color=figures.COLOURS[1],
+            marker=figures.MARKERS["llm"],
             ls="",
         )
         if stretch is not None:
             ends = [stretch.window.lo, stretch.window.hi]
             label = f"exponent {stretch.exponent:.3f} ± {stretch.stderr:.3f}"
-            axes.plot(ends, stretch.result.predict(ends), color=plots.INK, lw=1, label=label)
+            axes.plot(ends, stretch.result.predict(ends), color=figures.INK, lw=1, label=label)
             axes.legend()
         axes.set(xscale="log", yscale="log", xlabel="training tokens", ylabel="loss (nats per token)")
         return drawn

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 
 from llmprobe import console
 from llmprobe.errors import SourceError
-from llmprobe.fit import fit
 from llmprobe.fitting.bootstrap import Bootstrap, bootstrap
-from llmprobe.fitting.derived import derived
+from llmprobe.fitting.estimator import fit
+from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.profile import profile
+from llmprobe.fitting.propagation import derived
 from llmprobe.fitting.result import FitResult
-from llmprobe.laws import PowerLawSum
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +74,7 @@ class Config:
 
 def main(config: Config) -> dict[str, Any]:
     """Run the study; returns what is written to ``results.json``."""
-    from llmprobe.fitting.figure import save_figure
+    from llmprobe.report.fit_figure import save_figure
 
     frame = read(config.data if config.data is not None else download(config.out))
     frame = frame.sort_values("loss").iloc[: len(frame) - config.drop_largest]

@@ -17,11 +17,11 @@ from typing import Annotated
 import tyro
 
 from llmprobe import console
-from llmprobe.compare import exponents
 from llmprobe.errors import ConfigError
 from llmprobe.observations import ObservationStore
-from llmprobe.published import published_overlaps
-from llmprobe.report import write_report
+from llmprobe.report.exponents import exponents
+from llmprobe.report.published import published_overlaps
+from llmprobe.report.write import write_report
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,18 @@ import tyro
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
-from llmprobe import console, plots
-from llmprobe.corpus import Corpus, open_corpus
+from llmprobe import console
 from llmprobe.errors import ConfigError, FitError, ProbeError
 from llmprobe.families import Member, columns, load_families
-from llmprobe.fit import FitResult, fit
-from llmprobe.laws import PowerLawSum
-from llmprobe.loss import evaluate_loss
+from llmprobe.fitting.estimator import FitResult, fit
+from llmprobe.fitting.law import PowerLawSum
+from llmprobe.loss.corpus import Corpus, open_corpus
+from llmprobe.loss.evaluate import evaluate_loss
+from llmprobe.loss.language_model import LanguageModel, load_model
 from llmprobe.measure import loss_observations
-from llmprobe.models import LanguageModel, load_model
 from llmprobe.observations import Observation, ObservationStore, with_settings
-from llmprobe.published import published_table
+from llmprobe.report import figures
+from llmprobe.report.published import published_table
 
 STUDY = "llm_loss_vs_width"
 LAW = PowerLawSum(("m",), offset="group")
@@ -167,8 +168,8 @@ def show(config: Config, rows: list[Observation]) -> None:
     for warning in result.warnings:
         console.say(f"note: {warning}")
     (config.out / "fit.json").write_text(json.dumps(result.to_dict(), indent=1), encoding="utf-8")
-    plots.save(figure(rows, result), str(config.out / "loss_vs_width.png"))
-    plots.save(figure(rows, result), str(config.out / "loss_vs_width.pdf"))
+    figures.save(figure(rows, result), str(config.out / "loss_vs_width.png"))
+    figures.save(figure(rows, result), str(config.out / "loss_vs_width.pdf"))
 
 
 def published() -> dict[str, float]:
@@ -186,24 +187,24 @@ def figure(rows: list[Observation], result: FitResult) -> Figure:
     """Loss minus its fitted offset against width: markers are families, colours corpora, the line the common law."""
     law = published_table()["width_law"]
     markers = dict(zip(sorted({row.family for row in rows}), cycle("osD^vP*X"), strict=False))
-    colours = dict(zip(sorted({row.corpus for row in rows}), cycle(plots.COLOURS), strict=False))
-    with mpl.rc_context(plots.STYLE):
+    colours = dict(zip(sorted({row.corpus for row in rows}), cycle(figures.COLOURS), strict=False))
+    with mpl.rc_context(figures.STYLE):
         drawn = Figure(figsize=(6.4, 4.4))
         axes = drawn.subplots()
         for row in rows:
             above = row.value - result.params[f"E[{group(row)}]"]
             axes.plot([row.m or 0], [above], color=colours[row.corpus], marker=markers[row.family], ms=5, ls="")
         for name, marker in markers.items():
-            axes.plot([], [], color=plots.INK, marker=marker, ls="", label=name)
+            axes.plot([], [], color=figures.INK, marker=marker, ls="", label=name)
         for name, colour in colours.items():
             axes.plot([], [], color=colour, marker="s", ls="", label=name)
         widths = [row.m or 0 for row in rows]
         m = np.geomspace(min(widths), max(widths), 60)
         alpha, error = result.params["alpha_m"], result.stderr["alpha_m"]
         fitted = result.params["A_m"] * m**-alpha
-        axes.plot(m, fitted, color=plots.INK, lw=1, label=f"fitted: {alpha:.2f} ± {error:.2f}")
+        axes.plot(m, fitted, color=figures.INK, lw=1, label=f"fitted: {alpha:.2f} ± {error:.2f}")
         label = f"published: {law['alpha']} ± {law['alpha_stderr']}"
-        axes.plot(m, law["A"] * m ** -law["alpha"], color=plots.INK, lw=0.9, ls=":", label=label)
+        axes.plot(m, law["A"] * m ** -law["alpha"], color=figures.INK, lw=0.9, ls=":", label=label)
         axes.set(xscale="log", yscale="log", xlabel="width m", ylabel="loss − B (nats per token)")
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         return drawn

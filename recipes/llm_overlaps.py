@@ -19,15 +19,15 @@ import tyro
 from tqdm import tqdm
 
 from llmprobe import console
-from llmprobe.compare import exponents
 from llmprobe.errors import ConfigError, ProbeError
 from llmprobe.families import Member, columns, load_families, vocabulary
 from llmprobe.measure import OVERLAP_METRICS, is_measured, overlap_observations
 from llmprobe.observations import ObservationStore
-from llmprobe.overlap import Method, overlap_statistics
-from llmprobe.published import published_overlaps
-from llmprobe.report import write_report
-from llmprobe.unembedding import read_unembedding
+from llmprobe.overlap.statistics import Method, overlap_statistics
+from llmprobe.report.exponents import exponents
+from llmprobe.report.published import published_overlaps
+from llmprobe.report.write import write_report
+from llmprobe.weights.unembedding import read_unembedding
 
 STUDY = "llm_overlaps"
 

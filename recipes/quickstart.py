@@ -18,18 +18,18 @@ from pathlib import Path
 import tyro
 
 from llmprobe import console
-from llmprobe.compare import exponents
-from llmprobe.corpus import open_corpus
-from llmprobe.loss import evaluate_loss
+from llmprobe.loss.corpus import open_corpus
+from llmprobe.loss.evaluate import evaluate_loss
+from llmprobe.loss.language_model import load_model
 from llmprobe.measure import LOSS_METRICS, OVERLAP_METRICS, is_measured, loss_observations, overlap_observations
-from llmprobe.models import load_model
 from llmprobe.observations import ObservationStore, Scalar
-from llmprobe.overlap import overlap_statistics
-from llmprobe.published import published_overlaps
-from llmprobe.report import write_report
-from llmprobe.unembedding import read_unembedding
-from toymodels.presets import WIDTHS, preset
-from toymodels.sweep import executor, sweep
+from llmprobe.overlap.statistics import overlap_statistics
+from llmprobe.report.exponents import exponents
+from llmprobe.report.published import published_overlaps
+from llmprobe.report.write import write_report
+from llmprobe.weights.unembedding import read_unembedding
+from toymodels.superposition.config import WIDTHS, preset
+from toymodels.superposition.runs import executor, sweep
 
 STUDY = "quickstart"
 

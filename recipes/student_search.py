@@ -30,10 +30,10 @@ from tqdm import tqdm
 
 from llmprobe import console
 from llmprobe.observations import ObservationStore
-from llmprobe.plots import COLOURS, INK, STYLE, save
-from toymodels.dynamics.groups import mean, readable, spread
-from toymodels.dynamics.students import Student
-from toymodels.teacher import TeacherConfig, TeacherResult, run_missing
+from llmprobe.report.figures import COLOURS, INK, STYLE, save
+from toymodels.teacher.groups import mean, readable, spread
+from toymodels.teacher.run import TeacherConfig, TeacherResult, run_missing
+from toymodels.teacher.students import Student
 
 STUDY = "student_search"
 NEAR = 0.1

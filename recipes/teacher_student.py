@@ -24,14 +24,14 @@ import tyro
 from llmprobe import console
 from llmprobe.fitting.window import fit_window
 from llmprobe.observations import ObservationStore
-from llmprobe.plots import save
-from toymodels.dynamics.biases import record_curve
-from toymodels.dynamics.figures import RECORD_WINDOW, Record, curve_figure, exponent_figure, record_figure
-from toymodels.dynamics.groups import mean, spread
-from toymodels.dynamics.report import HEADER, SCANNED, Scanned, block, grid_rows, scan_row, traps, unread, verdicts
-from toymodels.dynamics.students import STUDENTS
-from toymodels.dynamics.theory import RECORD_LAWS, record_exponent
-from toymodels.teacher import TeacherConfig, TeacherResult, run_missing
+from llmprobe.report.figures import save
+from toymodels.teacher.bias_only import record_curve
+from toymodels.teacher.figures import RECORD_WINDOW, Record, curve_figure, exponent_figure, record_figure
+from toymodels.teacher.groups import mean, spread
+from toymodels.teacher.report import HEADER, SCANNED, Scanned, block, grid_rows, scan_row, traps, unread, verdicts
+from toymodels.teacher.run import TeacherConfig, TeacherResult, run_missing
+from toymodels.teacher.students import STUDENTS
+from toymodels.teacher.theory import RECORD_LAWS, record_exponent
 
 NAMED = {"small": 2, "random": 2, "interference": 2, "gain-frame": 4}  # N/K
 LARGEST = {"gain-frame": 256}  # N beyond which it takes too long

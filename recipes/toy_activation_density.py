@@ -21,10 +21,10 @@ from matplotlib.figure import Figure
 
 from llmprobe import console
 from llmprobe.observations import ObservationStore
-from llmprobe.plots import COLOURS, STYLE, save
-from toymodels.curves import WidthCurve, width_curves
-from toymodels.presets import WIDTHS, preset
-from toymodels.sweep import Machine
+from llmprobe.report.figures import COLOURS, STYLE, save
+from toymodels.superposition.config import WIDTHS, preset
+from toymodels.superposition.runs import Machine
+from toymodels.superposition.width_curve import WidthCurve, width_curves
 
 STUDY = "toy_activation_density"
 PUBLISHED = (1.1, 0.1)

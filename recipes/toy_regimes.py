@@ -23,12 +23,12 @@ from matplotlib.ticker import NullFormatter
 
 from llmprobe import console
 from llmprobe.observations import ObservationStore
-from llmprobe.overlap import welch_mean_sq
-from llmprobe.plots import COLOURS, STYLE, save
-from toymodels.curves import OVERLAPS, WidthCurve, width_curves
-from toymodels.presets import WIDTHS, preset
-from toymodels.sweep import Machine
-from toymodels.theory import strong_exponent, weak_exponent
+from llmprobe.overlap.statistics import welch_mean_sq
+from llmprobe.report.figures import COLOURS, STYLE, save
+from toymodels.superposition.config import WIDTHS, preset
+from toymodels.superposition.runs import Machine
+from toymodels.superposition.theory import strong_exponent, weak_exponent
+from toymodels.superposition.width_curve import OVERLAPS, WidthCurve, width_curves
 
 STUDY = "toy_regimes"
 GAMMAS = tuple(float(g) for g in np.linspace(-1, 1, 10))

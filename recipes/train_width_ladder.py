@@ -35,17 +35,17 @@ import tyro
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from llmprobe import console
-from llmprobe.corpus import Document, open_corpus
 from llmprobe.errors import ConfigError, CorpusError, FitError
-from llmprobe.fit import fit
-from llmprobe.laws import Offset, PowerLawSum
-from llmprobe.loss import DocumentSums, evaluate_loss, paired_difference
+from llmprobe.fitting.estimator import fit
+from llmprobe.fitting.law import Offset, PowerLawSum
+from llmprobe.loss.corpus import Document, open_corpus
+from llmprobe.loss.evaluate import DocumentSums, evaluate_loss, paired_difference
+from llmprobe.loss.language_model import load_model
 from llmprobe.measure import loss_observations, overlap_observations
-from llmprobe.models import load_model
 from llmprobe.observations import ObservationStore, with_settings
-from llmprobe.overlap import overlap_statistics
-from llmprobe.report import write_report
-from llmprobe.unembedding import read_unembedding
+from llmprobe.overlap.statistics import overlap_statistics
+from llmprobe.report.write import write_report
+from llmprobe.weights.unembedding import read_unembedding
 
 STUDY = "ladder"
 BOS = "<s>"

@@ -185,7 +185,7 @@ def _modules(code: str) -> set[str]:
     [
         "import llmprobe",
         "import llmprobe.cli",
-        "import llmprobe.fit, llmprobe.laws",
+        "import llmprobe.fitting.estimator, llmprobe.fitting.law",
         "from llmprobe.cli import main\ntry: main(['--help'])\nexcept SystemExit: pass\nimport os",
     ],
 )

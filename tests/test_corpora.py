@@ -13,9 +13,9 @@ from checkpoints import make_model, make_tokenizer, save
 from loopback_hub import LoopbackHub
 
 from llmprobe.cli import main
-from llmprobe.corpora import load_corpora
-from llmprobe.corpus import open_corpus
 from llmprobe.errors import ConfigError, CorpusError
+from llmprobe.loss.corpus import open_corpus
+from llmprobe.loss.hub_corpora import load_corpora
 
 ROWS = ["", " = One = \n", "", " a b \n", " = = Early = = \n", " c \n", " = Two = \n", " d = e \n"]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from llmprobe.corpus import open_corpus
 from llmprobe.errors import CorpusError
+from llmprobe.loss.corpus import open_corpus
 
 
 def test_standard_library_is_large_deterministic_and_english() -> None:

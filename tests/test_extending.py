@@ -12,9 +12,9 @@ from checkpoints import make_model, make_tokenizer, save
 
 import llmprobe.cli
 import toymodels.cli
-from llmprobe.storage import checkpoint
+from llmprobe.weights import checkpoint
 
-GUIDE = Path(__file__).resolve().parents[1] / "recipes" / "extend_with_a_family.md"
+GUIDE = Path(__file__).resolve().parents[1] / "EXTENDING.md"
 BLOCK = re.compile(r"```(?P<kind>\w+)(?: file=(?P<file>\S+))?\n(?P<body>.*?)```", re.S)
 COMMANDS = {"llmprobe": llmprobe.cli.main, "toymodels": toymodels.cli.main}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from llmprobe.errors import ConfigError
-from toymodels.features import AMPLITUDE_LAWS, FREQUENCY_LAWS, Batch, Sampler, frequencies
+from toymodels.superposition.features import AMPLITUDE_LAWS, FREQUENCY_LAWS, Batch, Sampler, frequencies
 
 
 def batches(sampler: Sampler, count: int) -> list[Batch]:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from scipy.optimize import curve_fit, minimize
 from scipy.stats import linregress
 
-from llmprobe.fit import fit
+from llmprobe.fitting.estimator import fit
+from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.objective import lay_out
 from llmprobe.fitting.result import FitResult
-from llmprobe.laws import PowerLawSum
 
 CHINCHILLA = PowerLawSum(("model_size", "num_tokens"), offset="shared")
 JSON_KEYS = ["law", "n_points", "params", "stderr", "ci95", "r2", "rmse", "objective", "converged", "warnings"]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from llmprobe.errors import FitError
-from llmprobe.fit import fit
+from llmprobe.fitting.estimator import fit
+from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.result import FitResult
-from llmprobe.laws import PowerLawSum
 
 M = np.geomspace(8, 256, 6)
 

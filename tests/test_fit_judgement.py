@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from llmprobe.errors import FitError
-from llmprobe.fit import fit
-from llmprobe.fitting.judgement import extrapolate, judge, leave_one_out, residual_table
-from llmprobe.fitting.rivals import rivals
+from llmprobe.fitting.alternatives import rivals
+from llmprobe.fitting.estimator import fit
+from llmprobe.fitting.law import PowerLawSum
+from llmprobe.fitting.validation import extrapolate, judge, leave_one_out, residual_table
 from llmprobe.fitting.window import choose_window, fit_window, thin
-from llmprobe.laws import PowerLawSum
 
 M = np.geomspace(8, 1024, 14)
 OFFSET = PowerLawSum(offset="shared")

@@ -13,14 +13,14 @@ import pytest
 from scipy.optimize import minimize
 
 from llmprobe.errors import FitError
-from llmprobe.fit import checked, fit, fit_data
-from llmprobe.fitting.batch import refit
 from llmprobe.fitting.bootstrap import bootstrap
-from llmprobe.fitting.derived import derived
+from llmprobe.fitting.estimator import checked, fit, fit_data
+from llmprobe.fitting.law import PowerLawSum
+from llmprobe.fitting.newton import refit
 from llmprobe.fitting.profile import profile
+from llmprobe.fitting.propagation import derived
 from llmprobe.fitting.result import FitResult
 from llmprobe.fitting.solver import solve
-from llmprobe.laws import PowerLawSum
 
 SIX = np.array([10, 15, 25, 39, 63, 100.0])
 WIDE = np.geomspace(8, 2048, 40)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from llmprobe import geometry
 from llmprobe.errors import TensorError
-from llmprobe.geometry import by_frequency, closest_pairs, cosine_distribution, row_mean_sq_cos
-from llmprobe.rows import Rows
+from llmprobe.overlap import neighbours
+from llmprobe.overlap.neighbours import by_frequency, closest_pairs, cosine_distribution, row_mean_sq_cos
+from llmprobe.overlap.unit_rows import Rows
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def cosines(W: torch.Tensor, center: bool) -> torch.Tensor:
 @pytest.mark.parametrize("center", [False, True])
 def test_closest_pairs(matrix: torch.Tensor, center: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     W = matrix
-    monkeypatch.setattr(geometry, "TILE", 64)
+    monkeypatch.setattr(neighbours, "TILE", 64)
     c = cosines(W, center)
     i, j = torch.triu_indices(300, 300, 1)
     values, places = c[i, j].topk(15)

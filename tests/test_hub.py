@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 
 from llmprobe.cli import main
 from llmprobe.errors import SourceError, StoreError
-from llmprobe.storage import hub as hub_module
-from llmprobe.storage import transfer
-from llmprobe.unembedding import read_unembedding
+from llmprobe.weights import hub as hub_module
+from llmprobe.weights import ranged_download
+from llmprobe.weights.unembedding import read_unembedding
 
 MB = 1 << 20
 pytestmark = pytest.mark.usefixtures("empty_cache")
@@ -96,8 +96,8 @@ def test_lasting_faults_are_one_clear_line(fault: str, big: dict[str, Any], hub:
 def test_broken_transfer_goes_on_from_the_last_whole_piece(
     big: dict[str, Any], hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transfer, "PIECE", MB)
-    monkeypatch.setattr(transfer, "THREADS", 1)
+    monkeypatch.setattr(ranged_download, "PIECE", MB)
+    monkeypatch.setattr(ranged_download, "THREADS", 1)
     repo = hub.add("me/big", big["single-safetensors"])
     fetched: list[int] = []
     original = hub_module.HubFile._piece

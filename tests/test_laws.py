@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from llmprobe.errors import FitError
-from llmprobe.laws import PowerLawSum
+from llmprobe.fitting.law import PowerLawSum
 
 
 def test_names_follow_x_and_group() -> None:

@@ -12,13 +12,13 @@ import pytest
 import torch
 from checkpoints import ARCHITECTURES, make_model, make_tokenizer, save
 
-from llmprobe import scoring
-from llmprobe.corpus import Document, open_corpus
 from llmprobe.errors import ConfigError, CorpusError, SourceError
-from llmprobe.loss import DocumentSums, evaluate_loss, paired_difference
-from llmprobe.models import LanguageModel, load_model
-from llmprobe.scoring import token_nll
-from llmprobe.windows import Window, cut_windows, prefix_token
+from llmprobe.loss import scoring
+from llmprobe.loss.corpus import Document, open_corpus
+from llmprobe.loss.evaluate import DocumentSums, evaluate_loss, paired_difference
+from llmprobe.loss.language_model import LanguageModel, load_model
+from llmprobe.loss.scoring import token_nll
+from llmprobe.loss.windows import Window, cut_windows, prefix_token
 
 TEXTS = [
     "the cat sat on the mat. the theory that fits the cat at last, sat. " * 3,

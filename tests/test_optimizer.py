@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from toymodels.optimizer import AdamW
+from toymodels.superposition.optimizer import AdamW
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxtyping import TypeCheckError
 
-from llmprobe import overlap, rows
 from llmprobe.errors import TensorError
-from llmprobe.overlap import overlap_statistics, second_moments, welch_mean_sq
-from llmprobe.regime import represented_fraction, superposition
-from llmprobe.unembedding import read_unembedding
+from llmprobe.overlap import statistics, unit_rows
+from llmprobe.overlap.regime import represented_fraction, superposition
+from llmprobe.overlap.statistics import overlap_statistics, second_moments, welch_mean_sq
+from llmprobe.weights.unembedding import read_unembedding
 
 
 def brute(W: torch.Tensor) -> dict[str, float]:
@@ -71,9 +71,9 @@ def test_invariant_under_rotation_scale_permutation_and_block_size(n: int, m: in
     assert scaled.mean_abs_cos == pytest.approx(expected.mean_abs_cos, rel=1e-9)
     assert scaled.mean_sq_cos == pytest.approx(expected.mean_sq_cos, rel=1e-9)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overlap, "TILE", 5)
-        patch.setattr(overlap, "BLOCK", 7)
-        patch.setattr(rows, "BLOCK", 7)
+        patch.setattr(statistics, "TILE", 5)
+        patch.setattr(statistics, "BLOCK", 7)
+        patch.setattr(unit_rows, "BLOCK", 7)
         blocked = overlap_statistics(W, method="exact")
     assert blocked.mean_abs_cos == pytest.approx(expected.mean_abs_cos, rel=1e-10)
     assert blocked.mean_sq_cos == pytest.approx(expected.mean_sq_cos, rel=1e-10)

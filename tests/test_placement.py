@@ -14,16 +14,16 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from toymodels.dynamics.descent import Descent
-from toymodels.dynamics.population import Population
-from toymodels.dynamics.sampled import Rows, Samples
-from toymodels.dynamics.students import STUDENTS, Student, start
-from toymodels.dynamics.theory import Task
-from toymodels.features import Batch, Sampler, frequencies
-from toymodels.optimizer import AdamW
-from toymodels.presets import SuperpositionConfig
-from toymodels.superposition import Gradient
-from toymodels.training import initial
+from toymodels.superposition.config import SuperpositionConfig
+from toymodels.superposition.features import Batch, Sampler, frequencies
+from toymodels.superposition.gradient import Gradient
+from toymodels.superposition.optimizer import AdamW
+from toymodels.superposition.training import initial
+from toymodels.teacher.descent import Descent
+from toymodels.teacher.population import Population
+from toymodels.teacher.sampled import Rows, Samples
+from toymodels.teacher.students import STUDENTS, Student, start
+from toymodels.teacher.theory import Task
 
 ELSEWHERE = "lazy"
 CONFIG = SuperpositionConfig(n=12, m=4, batch=16, steps=5)

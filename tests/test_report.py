@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from llmprobe.compare import differences, exponents
 from llmprobe.errors import StoreError
 from llmprobe.observations import Observation, ObservationStore, Provenance
-from llmprobe.published import published_overlaps
-from llmprobe.report import write_report
+from llmprobe.report.exponents import differences, exponents
+from llmprobe.report.published import published_overlaps
+from llmprobe.report.write import write_report
 
 WIDTHS = (8, 16, 32, 64, 128, 256)
 

@@ -9,9 +9,9 @@ import pytest
 from test_recipes import recipe
 
 from llmprobe.observations import ObservationStore
-from toymodels.dynamics.curve import Curve
-from toymodels.dynamics.theory import unsuperposed_loss
-from toymodels.teacher import TeacherConfig, TeacherResult
+from toymodels.teacher.curve import Curve
+from toymodels.teacher.run import TeacherConfig, TeacherResult
+from toymodels.teacher.theory import unsuperposed_loss
 
 T = np.geomspace(1, 1000, 73)
 CHOICE = {"embedding": "random", "trains": ("B",), "start": "tiny", "share": 2}

@@ -19,8 +19,8 @@ import torch
 
 from llmprobe.errors import ConfigError
 from llmprobe.observations import ObservationStore
-from toymodels.presets import SuperpositionConfig
-from toymodels.sweep import Processes, executor, sweep, trained_arrays
+from toymodels.superposition.config import SuperpositionConfig
+from toymodels.superposition.runs import Processes, executor, sweep, trained_arrays
 
 TINY = SuperpositionConfig(n=60, m=5, batch=128, steps=200, seed=3)
 GRID = [dataclasses.replace(TINY, m=m, weight_decay=g) for g in (-1.0, 0.3) for m in (4, 8)]
@@ -43,7 +43,7 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> ObservationStore:
 
 def test_a_second_sweep_trains_nothing(serial, tmp_path, monkeypatch) -> None:
     first = sweep(GRID, serial, progress=False)
-    monkeypatch.setattr("toymodels.sweep.train_replicas", None)
+    monkeypatch.setattr("toymodels.superposition.runs.train_replicas", None)
     assert sweep(GRID, serial, progress=False) == first
     assert without_time(first)[0]["m"] == 4
     assert len(values(serial)) == 5 * len(GRID)

@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from test_recipes import recipe
 
-import toymodels.teacher
+import toymodels.teacher.run
 from llmprobe.errors import ConfigError, FitError
 from llmprobe.observations import ObservationStore
 from toymodels.cli import main
-from toymodels.dynamics.biases import record_curve
-from toymodels.dynamics.curve import Curve
-from toymodels.dynamics.students import STUDENTS
-from toymodels.dynamics.theory import (
+from toymodels.teacher.bias_only import record_curve
+from toymodels.teacher.curve import Curve
+from toymodels.teacher.run import TeacherConfig, TeacherResult, run, run_all, run_missing
+from toymodels.teacher.students import STUDENTS
+from toymodels.teacher.theory import (
     Task,
     finite_window,
     linear_floor,
@@ -29,7 +30,6 @@ from toymodels.dynamics.theory import (
     unsuperposed_loss,
     unsuperposed_time,
 )
-from toymodels.teacher import TeacherConfig, TeacherResult, run, run_all, run_missing
 
 KEYS = ["n", "k", "a", "b", "alpha", "alpha_stderr", "alpha_theory", "window", "floor", "seconds"]
 
@@ -143,7 +143,7 @@ def test_dead_relus_and_crooked_windows_are_said() -> None:
 
 @pytest.mark.parametrize("name", sorted(STUDENTS))
 def test_every_student_trains_beside_its_control(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toymodels.dynamics.students.TOY_STEPS", 50)
+    monkeypatch.setattr("toymodels.teacher.students.TOY_STEPS", 50)
     configs = [TeacherConfig(n=12, k=6, student=name, superposed=s, seed=1, time=1.0) for s in (True, False)]
     one, other = run_all(configs, device="cpu")
     for found in (one, other):
@@ -200,16 +200,18 @@ def test_a_run_in_the_store_is_not_repeated(tmp_path: Path, monkeypatch: pytest.
     store = ObservationStore(tmp_path / "observations.jsonl")
     config = TeacherConfig(n=64, k=32, student="interference", seed=4)
     (first,) = run_missing([config], store)
-    monkeypatch.setattr("toymodels.teacher._trained", lambda configs, **_: [] if not configs else pytest.fail("ran"))
+    monkeypatch.setattr(
+        "toymodels.teacher.run._trained", lambda configs, **_: [] if not configs else pytest.fail("ran")
+    )
     (again,) = run_missing([config], store)
     assert str(again.to_dict(details=True)) == str(first.to_dict(details=True))  # as text, for NaN differs from itself
 
 
 def test_each_program_is_kept_when_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toymodels.teacher.NUMBERS", {"cpu": 2 * 64**2})
+    monkeypatch.setattr("toymodels.teacher.run.NUMBERS", {"cpu": 2 * 64**2})
     store = ObservationStore(tmp_path / "observations.jsonl")
     configs = [TeacherConfig(n=64, k=32, student="interference", seed=seed) for seed in range(5)]
-    real, calls = toymodels.teacher.learn_biases, []
+    real, calls = toymodels.teacher.run.learn_biases, []
 
     def killed(*arguments: Any, **options: Any) -> list[Curve]:
         calls.append(arguments)
@@ -217,7 +219,7 @@ def test_each_program_is_kept_when_it_is_done(tmp_path: Path, monkeypatch: pytes
             raise KeyboardInterrupt
         return real(*arguments, **options)
 
-    monkeypatch.setattr("toymodels.teacher.learn_biases", killed)
+    monkeypatch.setattr("toymodels.teacher.run.learn_biases", killed)
     with pytest.raises(KeyboardInterrupt):
         run_missing(configs, store, device="cpu")
     assert len(store.keys()) == 4

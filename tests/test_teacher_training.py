@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from llmprobe.errors import ConfigError
-from toymodels.dynamics.biases import Outputs, learn_biases, record_curve
-from toymodels.dynamics.curve import record_steps
-from toymodels.dynamics.descent import Descent, descend, stable_rate
-from toymodels.dynamics.population import Population
-from toymodels.dynamics.sampled import Rows, Samples
-from toymodels.dynamics.students import EMBEDDINGS, STUDENTS, Student, start
-from toymodels.dynamics.theory import Task, unsuperposed_loss
+from toymodels.teacher.bias_only import Outputs, learn_biases, record_curve
+from toymodels.teacher.curve import record_steps
+from toymodels.teacher.descent import Descent, descend, stable_rate
+from toymodels.teacher.population import Population
+from toymodels.teacher.sampled import Rows, Samples
+from toymodels.teacher.students import EMBEDDINGS, STUDENTS, Student, start
+from toymodels.teacher.theory import Task, unsuperposed_loss
 
 TASKS = (Task(10, 1.5, 0.5), Task(10, 1.1, 1.0))
 
@@ -192,7 +192,7 @@ def test_a_hundred_thousand_steps_of_one_output() -> None:
 
 @pytest.mark.parametrize("name", ["random", "frame", "rotation", "identity", "trained"])
 def test_embeddings_have_unit_columns(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toymodels.dynamics.students.TOY_STEPS", 100)
+    monkeypatch.setattr("toymodels.teacher.students.TOY_STEPS", 100)
     k = 12 if name in ("rotation", "identity") else 6
     W = EMBEDDINGS[name](k, 12, torch.Generator().manual_seed(1), 1)
     assert W.shape == (k, 12)

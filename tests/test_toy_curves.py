@@ -11,11 +11,11 @@ from scipy.stats import linregress
 
 from llmprobe.errors import StoreError
 from llmprobe.observations import ObservationStore
-from toymodels.curves import OVERLAPS, WidthCurve, width_curve
-from toymodels.features import frequencies
-from toymodels.presets import SuperpositionConfig
-from toymodels.sweep import sweep, trained_arrays
-from toymodels.theory import unlearned_loss
+from toymodels.superposition.config import SuperpositionConfig
+from toymodels.superposition.features import frequencies
+from toymodels.superposition.runs import sweep, trained_arrays
+from toymodels.superposition.theory import unlearned_loss
+from toymodels.superposition.width_curve import OVERLAPS, WidthCurve, width_curve
 
 TINY = SuperpositionConfig(n=60, m=5, batch=128, steps=150, seed=3)
 RUNS = [dataclasses.replace(TINY, m=m) for m in (4, 6)]

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from toymodels import superposition
-from toymodels.features import Batch, Sampler, frequencies
-from toymodels.superposition import Gradient, forward
+from toymodels.superposition import gradient
+from toymodels.superposition.features import Batch, Sampler, frequencies
+from toymodels.superposition.gradient import Gradient, forward
 
 
 def problem(
@@ -119,7 +119,7 @@ def test_compiled_passes_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         return plain(inspect.unwrap(function), backend="aot_eager", **options)
 
     monkeypatch.setattr(torch, "compile", without_code)
-    monkeypatch.setattr(superposition, "_square", inspect.unwrap(superposition._square))  # shapes are checked elsewhere
+    monkeypatch.setattr(gradient, "_square", inspect.unwrap(gradient._square))  # shapes are checked elsewhere
     importance = 0.9 ** torch.arange(60, dtype=torch.float64)
     for weights in (None, importance):
         compiled, ordinary = Gradient(weights, compiled=True), Gradient(weights)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from toymodels.features import frequencies
-from toymodels.presets import SuperpositionConfig
-from toymodels.theory import (
+from toymodels.superposition.config import SuperpositionConfig
+from toymodels.superposition.features import frequencies
+from toymodels.superposition.theory import (
     long_rows,
     plain_overlaps,
     strong_exponent,
@@ -18,7 +18,7 @@ from toymodels.theory import (
     weak_exponent,
     zero_loss,
 )
-from toymodels.training import train
+from toymodels.superposition.training import train
 
 
 def test_unlearned_loss_of_four_features() -> None:

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from llmprobe.errors import ConfigError, StoreError
-from toymodels import training
-from toymodels.features import Sampler, frequencies
-from toymodels.presets import PRESETS, WIDTHS, SuperpositionConfig, preset
-from toymodels.superposition import forward
-from toymodels.superposition_result import observation
-from toymodels.training import initial, schedule, stream, train, train_replicas
+from toymodels.superposition import training
+from toymodels.superposition.config import PRESETS, WIDTHS, SuperpositionConfig, preset
+from toymodels.superposition.features import Sampler, frequencies
+from toymodels.superposition.gradient import forward
+from toymodels.superposition.result import observation
+from toymodels.superposition.training import initial, schedule, stream, train, train_replicas
 
 TINY = SuperpositionConfig(n=60, m=5, batch=128, steps=300, seed=3, average=50)
 

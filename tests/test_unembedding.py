@@ -17,9 +17,9 @@ from gguf.quants import dequantize, quantize
 from safetensors.torch import save_file
 
 from llmprobe.errors import SourceError
-from llmprobe.overlap import overlap_statistics
-from llmprobe.storage.checkpoint import open_local
-from llmprobe.unembedding import read_unembedding
+from llmprobe.overlap.statistics import overlap_statistics
+from llmprobe.weights.checkpoint import open_local
+from llmprobe.weights.unembedding import read_unembedding
 
 
 @pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "bin"])

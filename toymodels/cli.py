@@ -70,8 +70,8 @@ class Superposition:
     """Print a JSON line per width on stdout and nothing else."""
 
     def run(self) -> None:
-        from toymodels.presets import PRESETS, WIDTHS, SuperpositionConfig, preset
-        from toymodels.sweep import executor, sweep
+        from toymodels.superposition.config import PRESETS, WIDTHS, SuperpositionConfig, preset
+        from toymodels.superposition.runs import executor, sweep
 
         names = [name for name in SuperpositionConfig.__dataclass_fields__ if name != "m" and hasattr(self, name)]
         changes: dict[str, Scalar] = {k: v for k in names if (v := getattr(self, k)) is not None}
@@ -149,8 +149,8 @@ class TeacherStudent:
     """Print a JSON line on stdout and nothing else."""
 
     def run(self) -> None:
-        from toymodels.dynamics.config import OPTIONS
-        from toymodels.teacher import TeacherConfig, run
+        from toymodels.teacher.config import OPTIONS
+        from toymodels.teacher.run import TeacherConfig, run
 
         options = {name: value for name in OPTIONS if (value := getattr(self, name)) is not None}
         config = TeacherConfig(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+    from llmprobe.fitting.law import PowerLawSum
     from llmprobe.fitting.result import FitResult
-    from llmprobe.laws import PowerLawSum
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Fit:
     """Print JSON on stdout and nothing else."""
 
     def run(self) -> None:
-        from llmprobe.laws import PowerLawSum
+        from llmprobe.fitting.law import PowerLawSum
 
         law = PowerLawSum(self.x, self.offset, self.exponents, self.amplitudes, _pairs(self.fix, float))
         if law.grouped and not self.group:
@@ -80,7 +80,7 @@ class Fit:
         result, extra = self._fit(law, frame)
         extra |= self._extras(result)
         if self.figure is not None:
-            from llmprobe.fitting.figure import save_figure
+            from llmprobe.report.fit_figure import save_figure
 
             save_figure(result, self.figure, y=self.y)
         if self.json:
@@ -90,7 +90,7 @@ class Fit:
 
     def _fit(self, law: PowerLawSum, frame: pd.DataFrame) -> tuple[FitResult, dict[str, Any]]:
         """The fit, and its window where one was asked for."""
-        from llmprobe.fit import fit
+        from llmprobe.fitting.estimator import fit
         from llmprobe.fitting.window import fit_window
 
         x = {name: _column(frame, name) for name in self.x}
@@ -110,8 +110,8 @@ class Fit:
     def _extras(self, result: FitResult) -> dict[str, Any]:
         """What was asked for beyond the fit."""
         from llmprobe.fitting.bootstrap import bootstrap
-        from llmprobe.fitting.judgement import judge
         from llmprobe.fitting.profile import profile
+        from llmprobe.fitting.validation import judge
 
         extra: dict[str, Any] = {}
         if self.bootstrap:

@@ -13,8 +13,8 @@ from llmprobe import console
 if TYPE_CHECKING:
     import numpy as np
 
-    from llmprobe.geometry import Distribution, FrequencyBin
-    from llmprobe.unembedding import Unembedding
+    from llmprobe.overlap.neighbours import Distribution, FrequencyBin
+    from llmprobe.weights.unembedding import Unembedding
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ class Geometry:
 
     def run(self) -> None:
         """Measure and show."""
-        from llmprobe.geometry import by_frequency, closest_pairs, cosine_distribution
-        from llmprobe.models import load_tokenizer
-        from llmprobe.unembedding import read_unembedding
+        from llmprobe.loss.language_model import load_tokenizer
+        from llmprobe.overlap.neighbours import by_frequency, closest_pairs, cosine_distribution
+        from llmprobe.weights.unembedding import read_unembedding
 
         matrix = read_unembedding(self.source, fold_gain=self.fold_norm)
         tokenizer = load_tokenizer(self.source)
@@ -79,8 +79,8 @@ class Geometry:
     def _counts(self, tokenizer: Any, n: int) -> np.ndarray:
         import numpy as np
 
-        from llmprobe.corpus import open_corpus
-        from llmprobe.windows import cut_windows
+        from llmprobe.loss.corpus import open_corpus
+        from llmprobe.loss.windows import cut_windows
 
         counts = np.zeros(n, dtype=np.int64)
         documents = open_corpus(self.corpus)
@@ -95,7 +95,7 @@ def _token(tokenizer: Any, index: int) -> str:
 
 
 def _draw(path: Path, matrix: Unembedding, spread: Distribution, bins: list[FrequencyBin]) -> None:
-    from llmprobe import plots
+    from llmprobe.report import figures
 
-    plots.save(plots.geometry(spread, bins, matrix.W.shape[1]), str(path))
+    figures.save(figures.geometry(spread, bins, matrix.W.shape[1]), str(path))
     console.progress(f"wrote {path}")

@@ -10,8 +10,8 @@ import tyro
 from llmprobe import console
 
 if TYPE_CHECKING:
-    from llmprobe.corpus import Corpus
-    from llmprobe.loss import LossResult
+    from llmprobe.loss.corpus import Corpus
+    from llmprobe.loss.evaluate import LossResult
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Loss:
 
     def run(self) -> None:
         """Measure each source in turn."""
-        from llmprobe.corpus import open_corpus
         from llmprobe.errors import ConfigError
+        from llmprobe.loss.corpus import open_corpus
 
         if not self.sources:
             raise ConfigError("no model was named", fix="try: llmprobe loss sample:smollm2-135m --max-tokens 10240")
@@ -67,8 +67,8 @@ class Loss:
             first = first or result
 
     def _measure(self, source: str, corpus: Corpus) -> LossResult:
-        from llmprobe.loss import evaluate_loss
-        from llmprobe.models import load_model
+        from llmprobe.loss.evaluate import evaluate_loss
+        from llmprobe.loss.language_model import load_model
 
         model = load_model(source, dtype=self.dtype, device=self.device)
         result = evaluate_loss(
@@ -96,7 +96,7 @@ class Loss:
 
 def _show(result: LossResult, first: LossResult | None) -> None:
     from llmprobe.errors import CorpusError
-    from llmprobe.loss import paired_difference
+    from llmprobe.loss.evaluate import paired_difference
 
     console.say(
         f"{result.source} on {result.corpus}: {result.loss:.4f} ± {result.loss_stderr:.4f} nats per token, "

@@ -61,8 +61,8 @@ class Overlap:
 
     def _measure(self, source: str) -> dict[str, Any]:
         from llmprobe.families import columns, find_member, load_families
-        from llmprobe.overlap import overlap_statistics
-        from llmprobe.unembedding import read_unembedding
+        from llmprobe.overlap.statistics import overlap_statistics
+        from llmprobe.weights.unembedding import read_unembedding
 
         families = load_families(*self.toml)
         known = find_member(families, source)

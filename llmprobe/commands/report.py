@@ -20,6 +20,6 @@ class Report:
 
     def run(self) -> None:
         """Write the page."""
-        from llmprobe.report import write_report
+        from llmprobe.report.write import write_report
 
         console.say(f"wrote {write_report(self.run_dir)}")

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from scipy.special import ndtri, stdtrit
 
 from llmprobe.errors import FitError
-from llmprobe.fitting.batch import refit
+from llmprobe.fitting.newton import refit
 from llmprobe.fitting.objective import Problem
 from llmprobe.fitting.result import FitResult
 from llmprobe.fitting.solver import Solution

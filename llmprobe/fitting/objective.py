@@ -16,7 +16,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from llmprobe.laws import PowerLawSum
+from llmprobe.fitting.law import PowerLawSum
 
 Loss = Literal["log", "linear", "huber"]
 NOTHING = -150.0

@@ -14,8 +14,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from llmprobe.errors import FitError
-from llmprobe.fitting.batch import refit
 from llmprobe.fitting.bootstrap import revived
+from llmprobe.fitting.newton import refit
 from llmprobe.fitting.result import FitResult
 from llmprobe.fitting.solver import LARGEST_EXPONENT
 
@@ -46,6 +46,15 @@ class Profile:
 
 def profile(result: FitResult, name: str, *, level: float = 0.95) -> Profile:
     """Profile interval of an exponent or an offset.
+
+    Parameters
+    ----------
+    result
+        The fit.
+    name
+        The parameter: ``alpha_m``, ``E``, ``E[group]``.
+    level
+        Coverage of the interval.
 
     Raises
     ------

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from llmprobe.fitting.covariance import Covariance
+from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.objective import Loss, Problem
 from llmprobe.fitting.solver import Solution
-from llmprobe.fitting.uncertainty import Covariance
-from llmprobe.laws import PowerLawSum
 
 
 @dataclass(frozen=True, eq=False)

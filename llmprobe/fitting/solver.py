@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import minimize, nnls
 
-from llmprobe.fitting.batch import refit
+from llmprobe.fitting.newton import refit
 from llmprobe.fitting.objective import NOTHING, Problem
 
 ONE_X = (0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.2, 1.8, 2.7, 4.0, -0.1, -0.5, -1.5, -3.0)

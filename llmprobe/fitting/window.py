@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from llmprobe.errors import FitError
-from llmprobe.fit import fit
+from llmprobe.fitting.estimator import fit
+from llmprobe.fitting.law import PowerLawSum, as_columns, numbers
 from llmprobe.fitting.objective import Loss
 from llmprobe.fitting.result import FitResult
-from llmprobe.laws import PowerLawSum, as_columns, numbers
 
 PER_DECADE = 24
 FEW = 100
@@ -202,7 +202,7 @@ def fit_window(
     tolerance
         See `choose_window`.
     sigma, loss, delta
-        See `llmprobe.fit.fit`.
+        See `llmprobe.fitting.estimator.fit`.
 
     Raises
     ------

@@ -1,0 +1,16 @@
+"""From a text and a model to a loss: corpora, windows, the model, scoring, and the loss with its error."""
+
+from llmprobe.loss.corpus import Corpus, Document, open_corpus
+from llmprobe.loss.evaluate import LossResult, evaluate_loss, paired_difference
+from llmprobe.loss.language_model import LanguageModel, load_model
+
+__all__ = [
+    "Corpus",
+    "Document",
+    "LanguageModel",
+    "LossResult",
+    "evaluate_loss",
+    "load_model",
+    "open_corpus",
+    "paired_difference",
+]

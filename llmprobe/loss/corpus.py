@@ -1,0 +1,165 @@
+"""Texts by name, as documents in a fixed order.
+
+``stdlib`` is the docstrings of the running Python's standard library, one document per module: real English that
+every machine has, with no download; ``stdlib-sources`` is the same modules whole. Other names are those of
+`llmprobe.loss.hub_corpora`. Anything else is a file: UTF-8 text (one document), JSONL or parquet (one document per
+row, column ``text``).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import platform
+import sysconfig
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from llmprobe.errors import CorpusError
+from llmprobe.loss.hub_corpora import NamedCorpus, load_corpora, pinned, stream
+
+SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
+
+
+@dataclass(frozen=True)
+class Document:
+    """One text; `name` says which."""
+
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Documents, read as they are asked for.
+
+    Attributes
+    ----------
+    name
+        What observations call it.
+    version
+        What else fixes its content: the Python version, the file's sha256.
+    read
+        Reads all documents, from the front, each time it is called.
+    """
+
+    name: str
+    version: str
+    read: Callable[[], Iterator[Document]]
+
+    def __iter__(self) -> Iterator[Document]:
+        return (document for document in self.read() if document.text.strip())
+
+
+def open_corpus(name: str, *tables: str | Path) -> Corpus:
+    """The corpus of that name, or in that file.
+
+    Parameters
+    ----------
+    tables
+        TOML files of a user's own corpora; see `llmprobe.loss.hub_corpora`.
+
+    Raises
+    ------
+    CorpusError
+        There is no such file, it cannot be read, or it is empty.
+    ConfigError
+        A table is not right.
+    """
+    if name in LIBRARY:
+        return Corpus(name, f"python {platform.python_version()}", LIBRARY[name])
+    known = load_corpora(*tables)
+    if name in known:
+        named = known[name]
+        commit = pinned(named)
+        return Corpus(name, f"{named.id}@{commit}" if commit else named.id, partial(_stream, named, commit))
+    path = Path(name).expanduser()
+    if not path.is_file():
+        names = ", ".join((*LIBRARY, *known))
+        raise CorpusError(f"there is no corpus {name!r}", expected=f"{names}, or a .txt, .jsonl or .parquet file")
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CorpusError(f"cannot read {path}: {error.strerror}") from error
+    corpus = Corpus(path.name, digest[:16], partial(READERS.get(path.suffix, _text), path))
+    if next(iter(corpus), None) is None:
+        raise CorpusError(f"{path} holds no text", expected="at least one document that is not blank")
+    return corpus
+
+
+def _modules() -> Iterator[tuple[str, bytes]]:
+    """Modules in the order of a hash of their path, so that the first few are a fair sample of all."""
+    root = Path(sysconfig.get_path("stdlib"))
+    modules = (path.relative_to(root) for path in root.rglob("*.py"))
+    kept = (path for path in modules if not SKIPPED & set(path.parts))
+    for path in sorted(kept, key=lambda p: hashlib.sha256(p.as_posix().encode()).digest()):
+        yield path.as_posix(), (root / path).read_bytes()
+
+
+def _docstrings() -> Iterator[Document]:
+    for name, source in _modules():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # old escapes in other people's modules
+            try:
+                tree = ast.parse(source)
+            except SyntaxError:  # deliberately broken modules exist
+                continue
+        holders = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        found = (ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, holders))
+        yield Document(name, "\n\n".join(text for text in found if text))
+
+
+def _sources() -> Iterator[Document]:
+    for name, source in _modules():
+        try:
+            yield Document(name, source.decode("utf-8"))
+        except UnicodeDecodeError:  # a few declare another encoding
+            continue
+
+
+def _stream(named: NamedCorpus, commit: str) -> Iterator[Document]:
+    return (Document(name, text) for name, text in stream(named, commit))
+
+
+def _text(path: Path) -> Iterator[Document]:
+    try:
+        yield Document(path.name, path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise CorpusError(
+            f"{path} is not UTF-8 text (byte {error.start})", fix="convert it, for instance with iconv"
+        ) from error
+
+
+def _jsonl(path: Path) -> Iterator[Document]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                yield Document(f"{path.name}:{number}", str(json.loads(line)["text"]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise CorpusError(f"{path} line {number} has no text ({error})", expected='{"text": "..."}') from error
+
+
+def _parquet(path: Path) -> Iterator[Document]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path)
+        if "text" not in file.schema_arrow.names:
+            raise CorpusError(f"{path} has columns {', '.join(file.schema_arrow.names)}", expected="a column text")
+        for batch in file.iter_batches(batch_size=256, columns=["text"]):
+            for number, value in enumerate(batch.column(0).to_pylist()):
+                yield Document(f"{path.name}:{number}", value or "")
+    except (pa.ArrowException, OSError) as error:
+        raise CorpusError(f"{path} is no readable parquet file: {error}") from error
+
+
+LIBRARY = {"stdlib": _docstrings, "stdlib-sources": _sources}
+READERS = {".jsonl": _jsonl, ".parquet": _parquet}

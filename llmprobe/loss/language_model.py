@@ -1,0 +1,196 @@
+"""Load a causal language model and its tokenizer with transformers, from any source.
+
+A GGUF file is dequantised once and kept as safetensors in the cache, so that it loads in a moment afterwards.
+No repository's own code is ever run (`trust_remote_code` stays off).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import cached_file
+from transformers.utils import logging as transformers_logging
+
+from llmprobe.cache import build_once, cache_dir
+from llmprobe.device import pick_device
+from llmprobe.errors import ConfigError, SourceError
+from llmprobe.weights.source import Source, parse_source
+
+log = logging.getLogger(__name__)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """A causal language model ready to be evaluated.
+
+    Attributes
+    ----------
+    model, tokenizer
+        As transformers loads them; the model is in evaluation mode.
+    source, revision
+        As asked for; the commit that was read, empty for local files.
+    dtype, device
+        Names of the type and the device the model computes in.
+    positions
+        Longest input it takes, or None if nothing bounds it.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    source: str
+    revision: str
+    dtype: str
+    device: str
+    positions: int | None
+
+    @property
+    def width(self) -> int:
+        """Width m of its unembedding (OPT-350m's is 512 where its layers are 1024 wide)."""
+        return int(self.model.get_output_embeddings().weight.shape[1])
+
+
+def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> LanguageModel:
+    """Load a model and its tokenizer.
+
+    Parameters
+    ----------
+    source
+        As for `read_unembedding`; a bare weight file other than GGUF has no tokenizer and is refused.
+    dtype
+        ``float32`` for figures that are reported; ``bfloat16`` and ``float16`` are faster and less exact.
+    device
+        ``auto``, ``cpu``, ``cuda``, ``mps``; with several GPUs ``auto`` spreads the model over them.
+
+    Raises
+    ------
+    SourceError
+        Model or tokenizer cannot be found or read.
+    ConfigError
+        Unknown dtype or device.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f"--dtype {dtype}", expected=f"one of {', '.join(DTYPES)}")
+    place, parsed = pick_device(device), parse_source(source)
+    folder, revision = _folder(parsed)
+    spread = {"device_map": "auto"} if place == "cuda" and torch.cuda.device_count() > 1 else {}
+    at = {"revision": revision} if revision else {}
+    _quiet()
+    try:
+        config = AutoConfig.from_pretrained(folder, **at)
+        model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=DTYPES[dtype], **at, **spread)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise SourceError(
+            f"{source} does not load as a language model: {_first_line(error)}",
+            expected="a causal model with config.json and weights that transformers knows",
+        ) from error
+    tokenizer = _tokenizer(source, folder, revision)
+    if not spread:
+        torch.nn.Module.to(model, place)
+    return LanguageModel(
+        model=model.eval(),
+        tokenizer=tokenizer,
+        source=source,
+        revision=_commit(folder, revision),
+        dtype=dtype,
+        device=place,
+        positions=getattr(config.get_text_config(), "max_position_embeddings", None),
+    )
+
+
+def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model, without its weights.
+
+    Raises
+    ------
+    SourceError
+        There is none, or it cannot be read.
+    """
+    return _tokenizer(source, *_folder(parse_source(source)))
+
+
+def _tokenizer(source: str, folder: str, revision: str) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **({"revision": revision} if revision else {}))
+        empty = not tokenizer("the quick brown fox", add_special_tokens=False)["input_ids"]
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise SourceError(f"{source} has no tokenizer that loads: {_first_line(error)}") from error
+    if empty:  # transformers makes one out of nothing where files are missing
+        raise SourceError(f"{source} has no tokenizer that splits text", fix="save its tokenizer beside the weights")
+    tokenizer.model_max_length = int(1e30)  # windows are cut here, so its warning about length would mislead
+    return tokenizer
+
+
+def _commit(folder: str, revision: str) -> str:
+    """The commit that a revision stood for when it was read: the name of its folder in the Hub's cache."""
+    config = cached_file(folder, "config.json", revision=revision) if revision else None
+    return Path(config).parent.name if config else revision
+
+
+def _quiet() -> None:
+    """Leave stderr to our own progress and warnings."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0]
+
+
+def _folder(source: Source) -> tuple[str, str]:
+    """What transformers loads from: a folder on disk, or a repository and its revision."""
+    path = source.path
+    if path is None:
+        return source.repo, source.revision
+    if path.is_dir() and (path / "config.json").is_file():
+        return str(path), ""
+    files = sorted(path.glob("*.gguf")) if path.is_dir() else [path]
+    if len(files) == 1 and files[0].suffix == ".gguf":
+        return str(_converted(files[0])), ""
+    raise SourceError(f"{path} is no whole model", expected="a folder with config.json and weights, or a .gguf file")
+
+
+def _converted(gguf: Path) -> Path:
+    """The model in a .gguf file as a folder of float32 safetensors, made at first use."""
+    facts = gguf.stat()
+    identity = f"{gguf.resolve()}|{facts.st_size}|{facts.st_mtime_ns}"
+    folder = cache_dir() / "gguf" / f"{gguf.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    if not folder.is_dir():
+        log.warning("converting %s once; it loads in a second from then on", gguf.name)
+    return build_once(folder, lambda target: _convert(gguf, target))
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    _quiet()
+    where: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    try:
+        quantised = AutoModelForCausalLM.from_pretrained(
+            **where, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        )
+        tokenizer = AutoTokenizer.from_pretrained(**where)
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError) as error:
+        raise SourceError(
+            f"{gguf} does not load: {_first_line(error)}", fix="the file is corrupt or its kind unknown"
+        ) from error
+    # transformers will not save what it loaded as GGUF; the same weights in a plain model it will.
+    config = quantised.config
+    vars(config).pop("quantization_config", None)
+    with torch.device("meta"):
+        plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(quantised.state_dict(), assign=True)
+    plain.tie_weights()
+    plain.save_pretrained(target)
+    tokenizer.save_pretrained(target)

@@ -1,0 +1,13 @@
+"""From a matrix to numbers: how its rows overlap, which are neighbours, and which regime that is."""
+
+from llmprobe.overlap.regime import represented_fraction, superposition
+from llmprobe.overlap.statistics import OverlapStatistics, overlap_statistics, second_moments, welch_mean_sq
+
+__all__ = [
+    "OverlapStatistics",
+    "overlap_statistics",
+    "represented_fraction",
+    "second_moments",
+    "superposition",
+    "welch_mean_sq",
+]

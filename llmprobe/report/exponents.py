@@ -1,0 +1,229 @@
+"""Exponents side by side: toy, real and published, all from the same `fit`.
+
+What is compared is a table of questions, not branches: each row names the observations it takes, the law it fits and
+what makes one curve. A curve with too few widths is left out, and said so by its absence from the table.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from llmprobe.errors import FitError
+from llmprobe.fitting.alternatives import rivals
+from llmprobe.fitting.estimator import FitResult, fit
+from llmprobe.fitting.law import Offset, PowerLawSum
+from llmprobe.report.published import published_exponents
+
+Kind = Literal["toy", "llm", "published"]
+
+
+@dataclass(frozen=True)
+class Question:
+    """One exponent to ask for.
+
+    Attributes
+    ----------
+    quantity
+        What falls with what.
+    source_kind, metric
+        The observations that answer it.
+    curve
+        Columns whose values together make one curve; curves of different values are fitted apart.
+    x
+        Column of the power law.
+    offset
+        ``none``, one ``shared`` by the curve, or one per ``group`` of `groups`.
+    groups
+        Columns whose values together make a group.
+    fewest
+        Distinct x's a curve must have.
+    """
+
+    quantity: str
+    source_kind: Kind
+    metric: str
+    curve: tuple[str, ...]
+    x: str = "m"
+    offset: Offset = "none"
+    groups: tuple[str, ...] = ()
+    fewest: int = 3
+
+
+TOY_CURVE = ("family", "frequency_law", "data_exponent", "activation_density", "weight_decay", "n", "step")
+QUESTIONS = (
+    Question("loss vs width", "toy", "loss", TOY_CURVE),
+    Question("overlap vs width", "toy", "mean_sq_cos", TOY_CURVE),
+    Question("loss vs width", "llm", "loss", ("family",), offset="group", groups=("corpus",), fewest=4),
+    Question("loss vs width", "llm", "loss", (), offset="group", groups=("family", "corpus"), fewest=4),
+    Question("overlap vs width", "llm", "mean_sq_cos", ("family",)),
+    Question("overlap vs width", "llm", "mean_sq_cos", ()),
+    Question("overlap vs width", "published", "mean_sq_cos", ("family",)),
+    Question("overlap vs width", "published", "mean_sq_cos", ()),
+    Question("loss vs training", "llm", "loss", ("model", "corpus"), x="tokens", offset="shared", fewest=5),
+)
+TIME_EXPONENT = "time_exponent"  # a metric that is an exponent already, fitted where its curve was trained
+
+
+@dataclass(frozen=True)
+class Exponent:
+    """One exponent with what it rests on.
+
+    `fit` is None for figures taken as printed; `x_range` is the smallest and largest x fitted.
+    """
+
+    name: str
+    quantity: str
+    kind: Kind
+    value: float
+    stderr: float
+    ci95: tuple[float, float]
+    n_points: int
+    x_range: tuple[float, float]
+    warnings: tuple[str, ...]
+    fit: FitResult | None = None
+    source: str = "this run"
+
+    @property
+    def sigmas_from_one(self) -> float:
+        """Distance from 1 in standard errors; NaN without one."""
+        return (self.value - 1) / self.stderr if self.stderr > 0 else math.nan
+
+    @property
+    def best_curve(self) -> str:
+        """The curve with the lowest corrected Akaike criterion and its share of the evidence; empty if untold."""
+        if self.fit is None or self.fit.law.grouped:
+            return ""
+        try:
+            best = rivals(self.fit)[0]
+        except FitError:
+            return ""
+        return f"{best.name} ({best.weight:.0%})" if math.isfinite(best.aicc) else "too few points to tell"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Exponent of a toy minus that of language models, with its standard error."""
+
+    toy: str
+    real: str
+    quantity: str
+    value: float
+    stderr: float
+
+
+def differences(found: Sequence[Exponent]) -> list[Difference]:
+    """Every toy exponent against every exponent of language models of the same quantity, measured or published."""
+    usable = [e for e in found if math.isfinite(e.value) and e.stderr > 0]
+    return [
+        Difference(toy.name, real.name, toy.quantity, toy.value - real.value, math.hypot(toy.stderr, real.stderr))
+        for toy in usable
+        for real in usable
+        if toy.kind == "toy" and real.kind != "toy" and toy.quantity == real.quantity and "toy" not in real.name
+    ]
+
+
+def exponents(frame: pd.DataFrame) -> list[Exponent]:
+    """Every exponent that the observations allow, then those published.
+
+    Parameters
+    ----------
+    frame
+        `ObservationStore.frame()`.
+    """
+    found = [exponent for question in QUESTIONS for exponent in _answers(question, frame)]
+    found += _measured_in_time(frame)
+    for row in published_exponents():
+        stderr = math.nan if row.stderr is None else row.stderr
+        ci95 = (row.value - 1.96 * stderr, row.value + 1.96 * stderr)
+        nothing = (math.nan, math.nan)
+        found.append(
+            Exponent(row.name, row.quantity, "published", row.value, stderr, ci95, 0, nothing, (), None, row.source)
+        )
+    return found
+
+
+def curves(question: Question, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Name and rows of each curve of a question; the name says what differs between curves."""
+    rows = frame[(frame["source_kind"] == question.source_kind) & (frame["metric"] == question.metric)]
+    rows = rows[rows[question.x].notna()]
+    columns = [column for column in question.curve if column in rows.columns]
+    if rows.empty:
+        return
+    if not question.curve:
+        yield KIND_NAMES[question.source_kind], rows
+        return
+    if question.source_kind == "llm" and question.x == "m":
+        rows = rows[rows["family"] != ""]
+        if rows["family"].nunique() < 2:  # one family alone is the joint curve again
+            return
+    differing = [column for column in columns if rows[column].nunique(dropna=False) > 1] or columns[:1]
+    for values, curve in rows.groupby(columns, dropna=False, sort=True):
+        at = dict(zip(columns, values, strict=True))
+        name = ", ".join(_setting(column, at[column]) for column in differing)
+        yield f"{name}, published overlaps" if question.source_kind == "published" else name, curve
+
+
+KIND_NAMES = {"toy": "toy", "llm": "language models, measured here", "published": "all families, published overlaps"}
+SYMBOLS = {"data_exponent": "α", "activation_density": "E", "weight_decay": "γ", "n": "n", "step": "steps"}
+
+
+def _setting(column: str, value: object) -> str:
+    text = f"{value:g}" if isinstance(value, int | float) else str(value).replace("toy-", "toy ")
+    return f"{SYMBOLS[column]} = {text}" if column in SYMBOLS else text
+
+
+def _answers(question: Question, frame: pd.DataFrame) -> Iterator[Exponent]:
+    if frame.empty:
+        return
+    law = PowerLawSum((question.x,), offset=question.offset)
+    for name, rows in curves(question, frame):
+        x = rows[question.x].to_numpy(dtype=float)
+        if len(np.unique(x)) < question.fewest:
+            continue
+        group = rows[list(question.groups)].agg("/".join, axis=1).to_numpy() if question.groups else None
+        span = (float(x.min()), float(x.max()))
+        try:
+            result = fit(law, x, rows["value"].to_numpy(dtype=float), group=group)
+        except FitError as error:
+            nan = (math.nan, math.nan)
+            yield Exponent(
+                name, question.quantity, question.source_kind, math.nan, math.nan, nan, len(x), span, (str(error),)
+            )
+            continue
+        exponent = f"alpha_{question.x}"
+        yield Exponent(
+            name=name,
+            quantity=question.quantity,
+            kind=question.source_kind,
+            value=result.params[exponent],
+            stderr=result.stderr[exponent],
+            ci95=result.ci95[exponent],
+            n_points=result.n_points,
+            x_range=span,
+            warnings=result.warnings,
+            fit=result,
+        )
+
+
+def _measured_in_time(frame: pd.DataFrame) -> Iterator[Exponent]:
+    """Exponents in training time that toy runs stored as such, seeds of one setting averaged."""
+    rows = frame[frame["metric"] == TIME_EXPONENT] if not frame.empty else frame
+    columns = [column for column in ("student", "a", "b", "n", "k") if column in rows.columns]
+    if rows.empty:
+        return
+    for values, group in rows.groupby(columns, dropna=False, sort=True) if columns else [((), rows)]:
+        at = dict(zip(columns, values, strict=True))
+        value, count = float(group["value"].mean()), len(group)
+        spread = float(group["value"].std()) / math.sqrt(count) if count > 1 else math.nan
+        fitted = [e for e in group["stderr"] if e is not None and math.isfinite(e)]
+        stderr = spread if count > 1 else (fitted[0] if fitted else math.nan)
+        name = ", ".join(f"{column} = {v:g}" if isinstance(v, int | float) else str(v) for column, v in at.items())
+        interval = (value - 1.96 * stderr, value + 1.96 * stderr)
+        nothing = (math.nan, math.nan)
+        yield Exponent(name, "loss vs training time", "toy", value, stderr, interval, count, nothing, ())

@@ -1,0 +1,187 @@
+"""The unembedding of a language model: the matrix that turns hidden states into logits, one row per token.
+
+Only this one tensor is read, and what is needed to know that it is the one (`llmprobe.weights.head`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from llmprobe.errors import SourceError
+from llmprobe.weights.checkpoint import Checkpoint
+from llmprobe.weights.head import SCALES, Head, dequantized, find_head
+from llmprobe.weights.source import parse_source
+from llmprobe.weights.tensor import StoredTensor
+
+if TYPE_CHECKING:
+    from llmprobe.weights.architecture import Architecture
+
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+@dataclass(frozen=True)
+class Unembedding:
+    """An unembedding matrix and where it came from.
+
+    Attributes
+    ----------
+    W
+        Shape [n, m]: vocabulary rows × width, in the stored type (float32 if it was quantised).
+    source, revision
+        As asked for; the commit that was read, empty for local files.
+    tensor, dtype, sha256
+        Its name, type and hash on disk.
+    tied
+        Whether it is the input embedding too.
+    bytes_read
+        Bytes of weight files read to get it.
+    vocabulary, folded
+        What was done to it: rows kept from the top (None: all), and whether the final norm's gain was folded in.
+    """
+
+    W: Float[Tensor, "n m"]
+    source: str
+    revision: str
+    tensor: str
+    dtype: str
+    sha256: str
+    tied: bool
+    bytes_read: int
+    vocabulary: int | None = None
+    folded: bool = False
+
+
+def read_unembedding(
+    source: str, *, tensor: str | None = None, rows: int | None = None, fold_gain: bool = False
+) -> Unembedding:
+    """Read the unembedding of a model, and nothing else of it.
+
+    Parameters
+    ----------
+    source
+        ``org/name``, ``org/name@revision``, a folder, a ``.safetensors``, ``.bin`` or ``.gguf`` file, or
+        ``sample:smollm2-135m``.
+    tensor
+        Its name, for a model that calls it something unusual.
+    rows
+        Keep only the first `rows` rows: the tokenizer's vocabulary without the padding below it.
+    fold_gain
+        Multiply by the final norm's gain, W diag(g). Never done unless asked for.
+
+    Raises
+    ------
+    SourceError
+        Nothing is there, the file is damaged, or no tensor has a known name.
+    """
+    checkpoint = parse_source(source).open()
+    architecture = _architecture(checkpoint)
+    head = _named(checkpoint, tensor) if tensor else find_head(checkpoint, architecture)
+    shape = tuple(checkpoint.shape(head.name))
+    if len(shape) != 2 or 0 in shape:
+        raise SourceError(
+            f"{head.name} of {source} has shape {list(shape)}",
+            expected="a matrix [n, m]",
+            fix="save the model with its weights gathered, or name another tensor with --tensor",
+        )
+    stored = checkpoint.read(head.name)
+    W = _values(checkpoint, stored, head)
+    W = W if rows is None else W[: _checked_rows(rows, len(W), source)]
+    if fold_gain:
+        W = W.float() * _final_gain(checkpoint, architecture)
+    return Unembedding(
+        W=W,
+        source=source,
+        revision=checkpoint.revision,
+        tensor=head.name,
+        dtype=stored.dtype,
+        sha256=stored.sha256,
+        tied=head.is_embedding or _equals_embedding(checkpoint, head, stored),
+        bytes_read=checkpoint.bytes_read,
+        vocabulary=rows,
+        folded=fold_gain,
+    )
+
+
+def _architecture(checkpoint: Checkpoint) -> Architecture | None:
+    """What transformers knows of it; it is imported only where there is a configuration to ask it about."""
+    if "model_type" not in checkpoint.config or checkpoint.config.get("format") == "gguf":
+        return None
+    from llmprobe.weights.architecture import Architecture
+
+    return Architecture.of(checkpoint.config)
+
+
+def _named(checkpoint: Checkpoint, tensor: str) -> Head:
+    """A tensor that the user names, by its whole name or the end of one."""
+    names = checkpoint.names()
+    found = [tensor] if tensor in names else [name for name in names if name.endswith("." + tensor)]
+    if len(found) != 1:
+        raise SourceError(
+            f"{checkpoint.label} has {len(found) or 'no'} tensor{'s' * (len(found) > 1)} {tensor}",
+            expected="one",
+            fix=f"there are, for example: {', '.join(found[:6] or names[:6])}",
+        )
+    stem = found[0].removesuffix("weight")
+    scale = next((f"{stem}{scale}" for scale in SCALES if f"{stem}{scale}" in names), "")
+    return Head(found[0], scale, is_embedding="embed" in tensor or "wte" in tensor)
+
+
+def _values(checkpoint: Checkpoint, stored: StoredTensor, head: Head) -> Tensor:
+    if stored.values.dtype not in FLOAT8:
+        if head.scale:
+            raise SourceError(f"{head.scale} lies beside {head.name}, which is {stored.dtype}", expected="FP8 values")
+        return stored.values
+    if head.scale:
+        scale = checkpoint.read(head.scale).values
+        return dequantized(stored.values, scale, checkpoint.config, checkpoint.label)
+    if "quantization_config" in checkpoint.config or any(name.endswith(SCALES) for name in checkpoint.names()):
+        raise SourceError(
+            f"{head.name} of {checkpoint.label} is FP8 without a scale beside it",
+            expected=" or ".join(f"{head.name.removesuffix('weight')}{scale}" for scale in SCALES),
+            fix="take the unquantized model",
+        )
+    return stored.values
+
+
+def _equals_embedding(checkpoint: Checkpoint, head: Head, stored: StoredTensor) -> bool:
+    """Whether a head stored beside the input embedding it is tied to is that embedding: else the model unties them."""
+    if not head.embedding or tuple(checkpoint.shape(head.embedding)) != tuple(stored.values.shape):
+        return False
+    return checkpoint.read(head.embedding).sha256 == stored.sha256
+
+
+def _final_gain(checkpoint: Checkpoint, architecture: Architecture | None) -> Tensor:
+    name, offset = _norm(checkpoint, architecture)
+    if name not in checkpoint.names():
+        raise SourceError(
+            f"which final norm {checkpoint.label} has, and how its gain is stored, cannot be shown",
+            expected="an architecture that transformers knows, with a norm right before its head, or a GGUF file",
+            fix="measure without the norm's gain",
+        )
+    return checkpoint.read(name).values.float() + offset
+
+
+def _norm(checkpoint: Checkpoint, architecture: Architecture | None) -> tuple[str, float]:
+    """Name of the final norm's gain in the file, empty if it is not known, and what is to be added to it."""
+    if checkpoint.config.get("format") == "gguf":  # which stores the whole gain
+        return "output_norm.weight", 0.0
+    if architecture is None:
+        return "", 0.0
+    from llmprobe.weights.final_norm import final_norm, gain_offset
+
+    found = final_norm(architecture)
+    offset = gain_offset(found[1]) if found else None
+    if found is None or offset is None:
+        return "", 0.0
+    parameters = architecture.parameters_of(checkpoint.names())
+    return next((name for name, parameter in parameters.items() if parameter == f"{found[0]}.weight"), ""), offset
+
+
+def _checked_rows(rows: int, n: int, source: str) -> int:
+    if not 2 <= rows <= n:
+        raise SourceError(f"--rows {rows} of {source}, which has {n}", expected=f"between 2 and {n}")
+    return rows

@@ -1,1 +1,0 @@
-"""What `toymodels.teacher` is made of: tasks and closed forms, students, their descent, and how it is read."""

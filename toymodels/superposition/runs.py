@@ -1,0 +1,284 @@
+"""Many runs over any `concurrent.futures.Executor`: processes here, or dask workers anywhere.
+
+The parent alone writes the store, so workers need no shared disk; a run whose observations exist is not repeated.
+Checkpoints lie beside the store (``<folder>/checkpoints``); where workers share that folder, a run whose worker
+died goes on from the last one, elsewhere it starts again. Either way it ends with the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from llmprobe.device import pick_device
+from llmprobe.errors import ConfigError
+from llmprobe.observations import Observation, ObservationStore
+from toymodels.superposition.config import SuperpositionConfig
+from toymodels.superposition.result import METRICS, SuperpositionResult, observation
+from toymodels.superposition.training import shared_settings, train_replicas
+
+ATTEMPTS = 3  # how often a run is handed out before workers that keep dying are an error
+GLANCE = 0.5  # seconds between two looks at the workers' progress
+
+
+def sweep(
+    configs: Sequence[SuperpositionConfig],
+    store: ObservationStore | None,
+    pool: Executor | None = None,
+    *,
+    study: str = "toymodels",
+    device: str = "auto",
+    threads: int = 1,
+    replicas: int | None = None,
+    compiled: bool = False,
+    keep_arrays: bool = True,
+    progress: bool = True,
+) -> list[dict[str, Any]]:
+    """Train what is not in the store yet, and give the rows of all.
+
+    Parameters
+    ----------
+    configs
+        One run each.
+    store
+        Where observations, and W, b and losses beside them, are kept; None keeps nothing.
+    pool
+        Any executor; None trains one after another in this process.
+    study
+        Name that the observations carry; part of what identifies them.
+    device, threads, compiled
+        As for `train`; `threads` is per run, so workers times threads should not exceed the cores.
+    replicas
+        Runs of equal shape and schedule trained in one batched loop; left out, 1 on a CPU, where rarely firing
+        outputs are worth more, and 128 elsewhere. Results agree to rounding.
+    keep_arrays
+        Keep W, b and the loss of every step under the key of the run's loss.
+    progress
+        Show runs done, steps per second and time left on stderr.
+
+    Returns
+    -------
+    The lines of ``toymodels superposition --json``, in the order of `configs`.
+
+    Raises
+    ------
+    ConfigError
+        A run cannot be trained, or its workers keep dying. Runs finished before are in the store.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    stored = {} if store is None else {row.key: row for row in store}
+    for index, config in enumerate(configs):
+        found = [stored.get(observation(config, study, metric).key) for metric in METRICS]
+        if all(found):
+            rows[index] = _row(config, [row for row in found if row is not None])
+    missing = [index for index in range(len(configs)) if index not in rows]
+    total = sum(configs[index].steps for index in missing)
+    with tqdm(total=total, unit="step", desc=study, smoothing=0.1, disable=not progress or not total) as bar:
+        together = replicas or (1 if pick_device(device) == "cpu" else 128)
+        units = _units(configs, missing, together)
+        folder = None if store is None else store.path.parent / "checkpoints"
+        work = _Work(configs, units, folder, study, {"device": device, "threads": threads, "compiled": compiled}, bar)
+        for done, (index, result) in enumerate(work.results(pool), start=1):
+            if store is not None:
+                new = result.observations(study)
+                if keep_arrays:
+                    arrays = {"W": result.W.numpy(), "b": result.b.numpy(), "losses": result.losses.numpy()}
+                    store.save_arrays(new[0].key, arrays)
+                store.append(*new)
+            rows[index] = result.row()
+            bar.set_postfix_str(f"{done}/{len(missing)} runs, last m={configs[index].m} loss {result.loss:.4g}")
+    return [rows[index] for index in range(len(configs))]
+
+
+def trained_arrays(store: ObservationStore, config: SuperpositionConfig, study: str = "toymodels") -> dict[str, Any]:
+    """W, b and losses kept by `sweep`; `StoreError` if there are none."""
+    return store.load_arrays(_key(config, study))
+
+
+@contextmanager
+def executor(workers: int = 1, cluster: str | None = None) -> Iterator[Executor | None]:
+    """Processes on this machine, or the workers of a dask scheduler; None for a single worker.
+
+    Raises
+    ------
+    ConfigError
+        No scheduler answers, or `distributed` is not installed.
+    """
+    if cluster is not None:
+        with _dask(cluster) as pool:
+            yield pool
+    elif workers > 1:
+        with Processes(workers) as pool:
+            yield pool
+    else:
+        yield None
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the runs of a study are trained: the base of a recipe's settings."""
+
+    workers: int = 2
+    """Runs at a time on this machine."""
+    cluster: str | None = None
+    """Address of a dask scheduler to send the runs to instead."""
+    device: str = "auto"
+    """auto, cpu, cuda or mps."""
+
+    def executor(self) -> AbstractContextManager[Executor | None]:
+        """See `executor`."""
+        return executor(self.workers, self.cluster)
+
+
+class Processes(Executor):
+    """A process pool that starts afresh when a worker has died.
+
+    Attributes
+    ----------
+    steps
+        Steps that its workers have trained.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._context = multiprocessing.get_context("spawn")  # a forked torch may hang on its own threads
+        self.steps = self._context.Value("q", 0)
+        self._pool = self._new()
+
+    def _new(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.workers, self._context, _start_worker, (self.steps,))
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        try:
+            return self._pool.submit(fn, *args, **kwargs)
+        except BrokenExecutor:
+            self._pool = self._new()
+            return self._pool.submit(fn, *args, **kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        self._pool.shutdown(wait, cancel_futures=cancel_futures)
+
+
+@contextmanager
+def _dask(address: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ConfigError("--cluster needs dask", fix="pip install 'llmprobe[cluster]'") from error
+    try:
+        client = Client(address, timeout=10)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"no dask scheduler answers at {address}", fix="start one with `dask scheduler`, and `dask worker ADDRESS`"
+        ) from error
+    with client:
+        yield client.get_executor()
+
+
+def _units(configs: Sequence[SuperpositionConfig], missing: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    """Runs that may share a loop, `size` at most in each."""
+    alike: dict[str, list[int]] = {}
+    for i in missing:
+        alike.setdefault(repr(shared_settings(configs[i])), []).append(i)
+    return [tuple(group[k : k + size]) for group in alike.values() for k in range(0, len(group), size)]
+
+
+class _Work:
+    """The runs to train: handed out, handed out again when their worker dies, and counted."""
+
+    def __init__(
+        self,
+        configs: Sequence[SuperpositionConfig],
+        units: Sequence[tuple[int, ...]],
+        folder: Path | None,
+        study: str,
+        place: dict[str, Any],
+        bar: Any,
+    ) -> None:
+        self.bar = bar
+        self.units = {unit: [configs[i] for i in unit] for unit in units}
+        self.options = {
+            unit: {**place, "checkpoint": _checkpoint(folder, runs, study)} for unit, runs in self.units.items()
+        }
+
+    def results(self, pool: Executor | None) -> Iterator[tuple[int, SuperpositionResult]]:
+        if pool is None:
+            for unit, runs in self.units.items():
+                yield from zip(unit, train_replicas(runs, report=self.bar.update, **self.options[unit]), strict=True)
+            return
+        # the longest first: widths differ in cost, and the last to start should be a short one
+        order = sorted(self.units, key=lambda unit: -sum(c.m * c.steps for c in self.units[unit]))
+        attempts = dict.fromkeys(order, 0)
+        waiting: dict[Future[list[SuperpositionResult]], tuple[int, ...]] = {}
+        while order or waiting:
+            for unit in order:
+                attempts[unit] += 1
+                waiting[pool.submit(_work, self.units[unit], **self.options[unit])] = unit
+            order = []
+            done, _ = wait(waiting, timeout=GLANCE, return_when=FIRST_COMPLETED)
+            for future in done:
+                unit = waiting.pop(future)
+                try:
+                    found = future.result()
+                except BrokenExecutor as error:
+                    if attempts[unit] == ATTEMPTS:
+                        raise ConfigError(
+                            f"workers died {ATTEMPTS} times in a run of m = {self.units[unit][0].m}",
+                            fix="look for a lack of memory; the same command goes on from what is finished",
+                        ) from error
+                    order.append(unit)
+                else:
+                    yield from zip(unit, found, strict=True)
+                    self._count(pool, sum(c.steps for c in self.units[unit]))
+            self._count(pool, 0)
+
+    def _count(self, pool: Executor, steps: int) -> None:
+        if isinstance(pool, Processes):
+            self.bar.n = min(pool.steps.value, self.bar.total)
+            self.bar.refresh()
+        else:
+            self.bar.update(steps)
+
+
+_STEPS: Any = None  # a worker process's share of `Processes.steps`
+
+
+def _start_worker(steps: Any) -> None:
+    global _STEPS
+    _STEPS = steps
+
+
+def _work(runs: Sequence[SuperpositionConfig], **options: Any) -> list[SuperpositionResult]:
+    return train_replicas(runs, report=_report, **options)
+
+
+def _checkpoint(folder: Path | None, runs: Sequence[SuperpositionConfig], study: str) -> Path | None:
+    if folder is None:
+        return None
+    names = "".join(_key(config, study) for config in runs)
+    return folder / f"{names if len(runs) == 1 else hashlib.sha256(names.encode()).hexdigest()[:16]}.safetensors"
+
+
+def _report(steps: int) -> None:
+    if _STEPS is not None:
+        with _STEPS.get_lock():
+            _STEPS.value += steps
+
+
+def _key(config: SuperpositionConfig, study: str) -> str:
+    return observation(config, study, METRICS[0]).key
+
+
+def _row(config: SuperpositionConfig, found: Sequence[Observation]) -> dict[str, Any]:
+    values = {row.metric: row.value for row in found}
+    names = ("n", "m", "data_exponent", "weight_decay", "activation_density", "steps", "seed")
+    seconds = found[0].provenance.record.get("seconds")
+    return {**{name: getattr(config, name) for name in names}, **{k: values[k] for k in METRICS}, "seconds": seconds}

@@ -1,0 +1,278 @@
+"""Training runs of the toy model: schedule, loop, and going on after a kill.
+
+Runs of equal shape and schedule may share one loop as replicas; each keeps its own seed, data and weight decay, so
+R replicas equal R single runs up to rounding. A run that was killed goes on from its last checkpoint and ends bit for
+bit where it would have ended.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from llmprobe.device import pick_device
+from llmprobe.errors import ConfigError
+from llmprobe.observations import Scalar
+from toymodels.superposition.checkpoint import read_checkpoint, write_checkpoint
+from toymodels.superposition.config import SuperpositionConfig
+from toymodels.superposition.features import CHUNK_EVENTS, Batch, Sampler, frequencies
+from toymodels.superposition.gradient import Gradient
+from toymodels.superposition.optimizer import AdamW
+from toymodels.superposition.result import SuperpositionResult
+
+CHECKPOINT_SECONDS = 30.0
+OWN_TO_REPLICAS = ("weight_decay", "data_exponent", "frequency_law", "decay_length", "activation_density", "seed")
+
+
+def schedule(config: SuperpositionConfig) -> list[float]:
+    """Share of the peak rate at each step: linear warm-up, then a cosine down to `final_rate`."""
+    warm = round(config.warmup * config.steps)
+    rest = max(1, config.steps - warm)
+    shares = [(step + 1) / warm for step in range(warm)]
+    low = config.final_rate
+    return shares + [low + (1 - low) * 0.5 * (1 + math.cos(math.pi * k / rest)) for k in range(config.steps - warm)]
+
+
+def train(config: SuperpositionConfig, **options: Any) -> SuperpositionResult:
+    """Train one model; options as for `train_replicas`."""
+    return train_replicas([config], **options)[0]
+
+
+def train_replicas(
+    configs: Sequence[SuperpositionConfig],
+    *,
+    device: str = "auto",
+    checkpoint: Path | None = None,
+    block_bytes: int | None = None,
+    report: Callable[[int], object] | None = None,
+    threads: int = 1,
+    dtype: torch.dtype = torch.float32,
+    compiled: bool = False,
+) -> list[SuperpositionResult]:
+    """Train models of equal shape and schedule side by side.
+
+    Parameters
+    ----------
+    configs
+        They may differ in γ, frequencies, density and seed only.
+    device
+        ``auto``, ``cpu``, ``cuda`` or ``mps``.
+    checkpoint
+        File to keep the state in, and to go on from when it exists; removed at the end.
+    block_bytes
+        Size of the largest intermediate array; changes the result by rounding only.
+    threads
+        Cores for the products on a CPU. One by default: the step is bound by memory, runs are better trained side
+        by side, and a product split over threads rounds differently.
+    compiled
+        Fuse the dense passes by `torch.compile`: for long runs on a GPU.
+    report
+        Called now and then with the number of steps done since the last call.
+
+    Raises
+    ------
+    ConfigError
+        Configs that cannot share a loop, a run too large for memory, or one that diverged.
+    StoreError
+        The checkpoint cannot be written.
+    """
+    _check_shared(configs)
+    place = torch.device(pick_device(device))
+    _check_memory(configs, place)
+    began = time.perf_counter()
+    try:
+        with _torch_threads(threads):
+            run = Run(configs, place, block_bytes, dtype, compiled=compiled)
+            if checkpoint is not None:
+                run.resume(checkpoint)
+            run.loop(checkpoint, report)
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise _too_large(configs) from error
+    except RuntimeError as error:
+        if "memory" not in str(error):
+            raise
+        raise _too_large(configs) from error
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    seconds = (run.seconds + time.perf_counter() - began) / len(configs)
+    P, losses = run.P.cpu(), run.losses.cpu()
+    return [
+        SuperpositionResult(c, p[:, :-1].contiguous(), p[:, -1].contiguous(), loss, seconds, str(place))
+        for c, p, loss in zip(configs, P, losses, strict=True)
+    ]
+
+
+class Run:
+    """The state of a loop: parameters, moments, generators, losses so far."""
+
+    def __init__(
+        self,
+        configs: Sequence[SuperpositionConfig],
+        device: torch.device,
+        block_bytes: int | None = None,
+        dtype: torch.dtype = torch.float32,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        self.configs, self.config = configs, configs[0]
+        c = self.config
+        p = torch.stack(
+            [
+                frequencies(
+                    k.frequency_law,
+                    k.n,
+                    density=k.activation_density,
+                    exponent=k.data_exponent,
+                    length=k.decay_length,
+                )
+                for k in configs
+            ]
+        )
+        self.P = torch.stack([initial(k) for k in configs]).to(device, dtype)
+        self.optimizer = AdamW(self.P, [k.weight_decay for k in configs])
+        seeds = [stream(k.seed, "data") for k in configs]
+        self.sampler = Sampler(p, c.batch, seeds, amplitude=c.amplitude_law, device=device, dtype=dtype)
+        weights = None
+        if c.importance != 1:
+            weights = c.importance ** torch.arange(c.n, dtype=dtype, device=device)
+        self.gradient = Gradient(weights, block_bytes, compiled=compiled)
+        self.losses = torch.zeros(len(configs), c.steps, dtype=dtype, device=device)
+        self.step, self.seconds = 0, 0.0
+        self._share = schedule(c)
+        self._batches: Iterator[Batch] = iter(())
+
+    def advance(self, until: int) -> None:
+        """Train up to step `until`. Nothing here waits for the device."""
+        c = self.config
+        mean, slope = 1 / c.batch, 1 / (c.batch * c.n)  # the optimiser sees the loss per feature
+        while self.step < min(until, c.steps):
+            batch = next(self._batches, None)
+            if batch is None:
+                self._batches = self.sampler.chunk()
+                continue
+            loss, grad = self.gradient(self.P, batch)
+            self.losses[:, self.step] = loss * mean
+            share = self._share[self.step]
+            self.optimizer.step(grad.mul_(slope), c.peak_rate * share, c.peak_bias_rate * share)
+            self.step += 1
+
+    def loop(self, checkpoint: Path | None, report: Callable[[int], object] | None) -> None:
+        """Train to the end, chunk by chunk, looking for divergence and keeping checkpoints in between."""
+        began = saved = time.perf_counter()
+        while self.step < self.config.steps:
+            first = self.step
+            self.advance(first + self.sampler.steps)
+            self._check()
+            if report is not None:
+                report((self.step - first) * len(self.configs))
+            if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
+                self.save(checkpoint, self.seconds + time.perf_counter() - began)
+                saved = time.perf_counter()
+
+    def _check(self) -> None:
+        last = self.losses[:, self.step - 1]
+        if not bool(torch.isfinite(last).all()):
+            raise ConfigError(
+                f"training diverged before step {self.step}: the loss is {last.tolist()}", fix="lower --rate"
+            )
+
+    def save(self, path: Path, seconds: float) -> None:
+        """Write the state at the end of a chunk."""
+        arrays = {
+            "P": self.P,
+            "mean": self.optimizer.mean,
+            "square": self.optimizer.square,
+            "losses": self.losses[:, : self.step].contiguous(),
+            "generators": self.sampler.state(),
+        }
+        state = {"step": self.step, "seconds": seconds, "gradient": self.gradient.state()}
+        write_checkpoint(path, self._identity(), arrays, state)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a state that `save` wrote; without one, stay at the start."""
+        kept = read_checkpoint(path, self._identity())
+        if kept is None:
+            return
+        arrays, state = kept
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.optimizer.steps = self.step
+        self.P.copy_(arrays["P"])
+        self.optimizer.mean.copy_(arrays["mean"])
+        self.optimizer.square.copy_(arrays["square"])
+        self.losses[:, : self.step] = arrays["losses"].to(self.losses)
+        self.sampler.restore(arrays["generators"])
+        self.gradient.restore(state["gradient"])
+
+    def _identity(self) -> str:
+        return json.dumps([asdict(c) for c in self.configs], sort_keys=True)
+
+
+@contextmanager
+def _torch_threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def stream(seed: int, purpose: str) -> int:
+    """A seed of its own for each use of a run's seed."""
+    return int(np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1, np.uint64)[0] >> 1)
+
+
+def initial(config: SuperpositionConfig) -> Float[Tensor, "n m1"]:
+    """P = [W | b] at the start: W from N(0, 1/m), b from N(0, bias_start²); drawn on the CPU whatever the device."""
+    generator = torch.Generator().manual_seed(stream(config.seed, "start"))
+    P = torch.randn(config.n, config.m + 1, generator=generator)
+    P[:, :-1] /= math.sqrt(config.m)
+    P[:, -1] *= config.bias_start
+    return P
+
+
+def shared_settings(config: SuperpositionConfig) -> dict[str, Scalar]:
+    """What must agree between runs that share a loop."""
+    return {k: v for k, v in asdict(config).items() if k not in OWN_TO_REPLICAS}
+
+
+def _check_shared(configs: Sequence[SuperpositionConfig]) -> None:
+    if not configs:
+        raise ConfigError("no runs to train", expected="at least one configuration")
+    if any(shared_settings(c) != shared_settings(configs[0]) for c in configs):
+        raise ConfigError(
+            "replicas of different shape or schedule",
+            expected=f"configurations that differ only in {', '.join(OWN_TO_REPLICAS)}",
+            fix="train them in separate calls",
+        )
+
+
+def _check_memory(configs: Sequence[SuperpositionConfig], device: torch.device) -> None:
+    """Refuse what cannot fit before a machine that over-promises memory is brought down by it."""
+    if device.type != "cpu":
+        return
+    c = configs[0]
+    events = max(CHUNK_EVENTS, c.batch) * sum(k.activation_density for k in configs)
+    numbers = 20 * events + len(configs) * (6 * c.n * (c.m + 1) + 4 * c.batch * (c.m + 1) + c.steps)
+    if 8 * numbers > os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"):
+        raise _too_large(configs)
+
+
+def _too_large(configs: Sequence[SuperpositionConfig]) -> ConfigError:
+    c = configs[0]
+    return ConfigError(
+        f"n = {c.n}, m = {c.m}, batch = {c.batch}, {len(configs)} replicas do not fit in memory",
+        fix="lower the batch, the activation density or the number of replicas",
+    )
