@@ -20,8 +20,9 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
 
-from llmprobe.errors import StoreError
+from llmprobe.errors import SourceError, StoreError
 from llmprobe.loss.language_model import LanguageModel
+from llmprobe.loss.limits import check_causal, depends_on_length, position_reset
 from llmprobe.loss.windows import Window
 
 log = logging.getLogger(__name__)
@@ -68,8 +69,12 @@ def score_windows(
     ------
     StoreError
         The partial file cannot be written.
+    SourceError
+        The model looks ahead, lacks positions, or gives a loss that is not a finite number.
     """
-    score = _scorer(model)
+    longest_window = max(windows, key=lambda window: window.scored)
+    check_causal(model.model, torch.tensor(longest_window.tokens[:-1], device=_input_device(model)), model.source)
+    score, alike = _scorer(model), depends_on_length(model.model)
     order = sorted(range(len(windows)), key=lambda i: -windows[i].scored)
     bins = windows[order[0]].scored.bit_length()
     nll, by_position, counts = np.zeros(len(windows)), np.zeros(bins), np.zeros(bins, dtype=np.int64)
@@ -90,6 +95,8 @@ def score_windows(
         while done < len(order):
             longest = windows[order[done]].scored
             batch = order[done : done + max(1, budget // longest)]
+            if alike:
+                batch = [i for i in batch if windows[i].scored == longest]
             try:
                 tokens = score([windows[i] for i in batch])
             except torch.OutOfMemoryError:
@@ -100,6 +107,12 @@ def score_windows(
                 log.warning("out of memory: going on with %d tokens at a time", budget)
                 continue
             sums = [float(t.sum()) for t in tokens]
+            if not np.isfinite(sums).all():
+                raise SourceError(
+                    f"{model.source} gives a loss of {sums[int(np.argmin(np.isfinite(sums)))]} nats",
+                    expected="a finite number",
+                    fix="use --dtype float32; if it is used, the weights are damaged",
+                )
             positions = np.sum([_bin_sums(t, bins) for t in tokens], axis=0).tolist()
             take(batch, sums, positions)
             _keep(partial, {"first": done, "budget": budget, "nll": sums, "positions": positions})
@@ -113,7 +126,8 @@ def score_windows(
 def _scorer(model: LanguageModel) -> Callable[[list[Window]], list[Float[np.ndarray, " t"]]]:
     """A function from windows to the NLL of each of their tokens, in float64."""
     network, device, head = model.model, _input_device(model), _head(model)
-    step = max(1, LOGIT_BYTES // (4 * network.config.get_text_config().vocab_size))
+    step = max(1, LOGIT_BYTES // (4 * len(network.get_input_embeddings().weight)))
+    reset = position_reset(network)
 
     @torch.inference_mode()
     def score(windows: list[Window]) -> list[Float[np.ndarray, " t"]]:
@@ -123,10 +137,18 @@ def _scorer(model: LanguageModel) -> Callable[[list[Window]], list[Float[np.ndar
         scored = [window.scored for window in windows]
         targets = torch.cat([row[1 : 1 + n] for row, n in zip(ids, scored, strict=True)])
         inputs = ids[:, :-1].to(device)
-        if head is not None:
-            states = network.base_model(input_ids=inputs, use_cache=False)[0]
-        else:
-            states = network(input_ids=inputs, use_cache=False).logits
+        reset()
+        try:
+            if head is not None:
+                states = network.base_model(input_ids=inputs, use_cache=False)[0]
+            else:
+                states = network(input_ids=inputs, use_cache=False).logits
+        except IndexError as error:
+            raise SourceError(
+                f"{model.source} does not take {inputs.shape[1]} tokens",
+                expected=f"its {model.positions or 'unstated'} positions",
+                fix="give a shorter --context",
+            ) from error
         states = torch.cat([row[:n] for row, n in zip(states, scored, strict=True)])
         nll = torch.empty(len(targets), dtype=torch.float64)
         for i in range(0, len(targets), step):
@@ -165,7 +187,8 @@ def _head(model: LanguageModel) -> Head | None:
     with torch.inference_mode():
         whole = network(input_ids=ids, use_cache=False).logits
         parts = head(network.base_model(input_ids=ids, use_cache=False)[0])
-    if whole.shape == parts.shape and torch.allclose(whole.float(), parts.float(), rtol=1e-3, atol=1e-4):
+    exact = {"rtol": 1e-5, "atol": 1e-6} if network.dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-3}
+    if whole.shape == parts.shape and torch.allclose(whole.float(), parts.float(), **exact):
         return head
     log.warning("%s shapes its logits in its own way: they are made for whole batches", model.source)
     return None

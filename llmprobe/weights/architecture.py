@@ -24,9 +24,13 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 log = logging.getLogger(__name__)
-# What training wrappers put before the names of the module they wrap: compilation, data parallelism, sharding.
-WRAPPERS = re.compile(
-    r"(^module\.|^_forward_module\.|(?<![^.])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.)"
+# What training wrappers put into the names of what they wrap: data parallelism, compilation, sharding.
+WRAPPERS = (
+    r"^module\.",
+    r"^_forward_module\.",
+    r"_orig_mod\.",
+    r"_fsdp_wrapped_module\.",
+    r"_checkpoint_wrapped_module\.",
 )
 # What building a model from a configuration raises when the configuration is wrong.
 UNBUILDABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, ImportError, ArithmeticError)
@@ -48,7 +52,7 @@ def text_model_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
 
 def unwrapped(name: str) -> str:
     """A stored name without what training wrappers put into it."""
-    while (bare := WRAPPERS.sub("", name)) != name:
+    while (bare := re.sub("|".join(WRAPPERS), "", name)) != name:
         name = bare
     return name
 
@@ -110,7 +114,11 @@ class Architecture:
 
     def parameters_of(self, names: Iterable[str]) -> dict[str, str]:
         """Which parameter (or its first part) each stored name is loaded into; names of other things stay as they are."""
-        return {name: self._parameter_of(unwrapped(name)) for name in names}
+        found = {name: self._parameter_of(name) for name in names}
+        return {
+            name: parameter if parameter in self.shapes else self._parameter_of(unwrapped(name))
+            for name, parameter in found.items()
+        }
 
     def _parameter_of(self, name: str) -> str:
         renamings, converters = self._conversions
