@@ -175,7 +175,7 @@ def _convert(gguf: Path, target: Path) -> None:
     where: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     where["trust_remote_code"] = False
     try:
-        quantised, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             **where,
             dtype=torch.float32,
             quantization_config=GgufConfig(dequantize=True),
@@ -186,6 +186,7 @@ def _convert(gguf: Path, target: Path) -> None:
         raise SourceError(
             f"{gguf} does not load: {first_line(error)}", fix="the file is corrupt or its kind unknown"
         ) from error
+    quantised, report = loaded
     check_whole(str(gguf), report)
     # transformers will not save what it loaded as GGUF; the same weights in a plain model it will.
     config = quantised.config

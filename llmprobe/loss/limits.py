@@ -40,7 +40,7 @@ def positions_of(network: PreTrainedModel) -> int | None:
 
 
 def depends_on_length(network: PreTrainedModel) -> bool:
-    """Whether the same tokens get other logits in a batch with a longer row, so that only equal lengths may share one."""
+    """Whether, by its configuration, tokens get other logits in a longer row: at lengths that no try would see."""
     return any(kind in rope for rope in _rope_kinds(network.config.to_dict()) for kind in GROWING)
 
 
@@ -60,8 +60,8 @@ def position_reset(network: PreTrainedModel) -> Callable[[], None]:
     return reset
 
 
-def check_causal(network: PreTrainedModel, ids: Int[Tensor, " t"], source: str) -> None:
-    """Refuse a model whose earlier logits change with a later token.
+def check_causal(network: PreTrainedModel, ids: Int[Tensor, " t"], source: str) -> bool:
+    """Refuse a model whose earlier logits change with a later token; say whether they stay when there is none.
 
     Parameters
     ----------
@@ -69,6 +69,11 @@ def check_causal(network: PreTrainedModel, ids: Int[Tensor, " t"], source: str) 
         Tokens of a text, on the model's device.
     source
         What to call the model.
+
+    Returns
+    -------
+    bool
+        False if tokens get other logits in a longer row: windows of different lengths must not share a batch.
 
     Raises
     ------
@@ -78,22 +83,35 @@ def check_causal(network: PreTrainedModel, ids: Int[Tensor, " t"], source: str) 
     ids = ids[:PROBE]
     half = len(ids) // 2
     if not half:
-        return
-    other = ids.clone()
-    other[half:] = ids[half:].roll(1) if len(set(ids[half:].tolist())) > 1 else ids[0] if ids[0] != ids[half] else ids[half] - 1
+        return True
+    later = _other(ids[half:], ids[0])
     with torch.inference_mode():
-        before, after = (network(input_ids=row[None], use_cache=False).logits[0, :half].float() for row in (ids, other))
-    both = before.isfinite() & after.isfinite()
-    if not both.any():
-        return  # a loss that is not finite is refused where it arises
-    before, after = before[both], after[both]
-    allowed = LOOKAHEAD.get(network.dtype, COARSE) * float(before.abs().max())
-    if float((before - after).abs().max()) > allowed:
+        whole, changed, alone = (
+            network(input_ids=row[None], use_cache=False).logits[0, :half].float()
+            for row in (ids, torch.cat([ids[:half], later]), ids[:half])
+        )
+    if _differ(whole, changed, network.dtype):
         raise SourceError(
             f"{source} looks ahead: a later token changes an earlier logit",
             expected="a causal language model",
             fix="an encoder or masked model has no next-token loss",
         )
+    return not _differ(whole, alone, network.dtype)
+
+
+def _other(ids: Int[Tensor, " t"], first: Tensor) -> Int[Tensor, " t"]:
+    """Other tokens in their place, of the same text where it has any: some tokens do not stand for text."""
+    ways = (ids.flip(0), ids.roll(1), first.expand(len(ids)), ids - 1)
+    return next((way for way in ways if not torch.equal(way, ids)), ids).abs()
+
+
+def _differ(a: Tensor, b: Tensor, dtype: torch.dtype) -> bool:
+    """Whether finite logits differ by more than rounding; a loss that is not finite is refused where it arises."""
+    finite = a.isfinite() & b.isfinite()
+    if not finite.any():
+        return False
+    allowed = LOOKAHEAD.get(dtype, COARSE) * float(a[finite].abs().max())
+    return float((a - b)[finite].abs().max()) > allowed
 
 
 def _tables(network: PreTrainedModel) -> Iterator[int]:

@@ -141,11 +141,12 @@ def quiet() -> None:
 
 def _load(source: str, kind: type[PreTrainedModel], place: str, **options: Any) -> tuple[PreTrainedModel, Any]:
     try:
-        return kind.from_pretrained(place, ignore_mismatched_sizes=True, **options)
+        loaded: Any = kind.from_pretrained(place, ignore_mismatched_sizes=True, **options)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # quantizers, configurations and files each raise errors of their own
         raise not_a_model(source, error) from error
+    return loaded[0], loaded[1]
 
 
 def _kernels(table: Any) -> Iterable[str]:

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from llmprobe.errors import SourceError, StoreError
 from llmprobe.loss.language_model import LanguageModel
@@ -72,9 +73,9 @@ def score_windows(
     SourceError
         The model looks ahead, lacks positions, or gives a loss that is not a finite number.
     """
-    longest_window = max(windows, key=lambda window: window.scored)
-    check_causal(model.model, torch.tensor(longest_window.tokens[:-1], device=_input_device(model)), model.source)
-    score, alike = _scorer(model), depends_on_length(model.model)
+    tokens = max(windows, key=lambda window: window.scored).tokens[:-1]
+    alike = not check_causal(model.model, torch.tensor(tokens, device=_input_device(model)), model.source)
+    alike, score = alike or depends_on_length(model.model), _scorer(model)
     order = sorted(range(len(windows)), key=lambda i: -windows[i].scored)
     bins = windows[order[0]].scored.bit_length()
     nll, by_position, counts = np.zeros(len(windows)), np.zeros(bins), np.zeros(bins, dtype=np.int64)
@@ -98,7 +99,7 @@ def score_windows(
             if alike:
                 batch = [i for i in batch if windows[i].scored == longest]
             try:
-                tokens = score([windows[i] for i in batch])
+                nlls = score([windows[i] for i in batch])
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
@@ -106,14 +107,14 @@ def score_windows(
                 torch.cuda.empty_cache()
                 log.warning("out of memory: going on with %d tokens at a time", budget)
                 continue
-            sums = [float(t.sum()) for t in tokens]
+            sums = [float(t.sum()) for t in nlls]
             if not np.isfinite(sums).all():
                 raise SourceError(
                     f"{model.source} gives a loss of {sums[int(np.argmin(np.isfinite(sums)))]} nats",
                     expected="a finite number",
                     fix="use --dtype float32; if it is used, the weights are damaged",
                 )
-            positions = np.sum([_bin_sums(t, bins) for t in tokens], axis=0).tolist()
+            positions = np.sum([_bin_sums(t, bins) for t in nlls], axis=0).tolist()
             take(batch, sums, positions)
             _keep(partial, {"first": done, "budget": budget, "nll": sums, "positions": positions})
             done += len(batch)
@@ -126,7 +127,7 @@ def score_windows(
 def _scorer(model: LanguageModel) -> Callable[[list[Window]], list[Float[np.ndarray, " t"]]]:
     """A function from windows to the NLL of each of their tokens, in float64."""
     network, device, head = model.model, _input_device(model), _head(model)
-    step = max(1, LOGIT_BYTES // (4 * len(network.get_input_embeddings().weight)))
+    step = max(1, LOGIT_BYTES // (4 * _vocabulary(network)))
     reset = position_reset(network)
 
     @torch.inference_mode()
@@ -187,11 +188,16 @@ def _head(model: LanguageModel) -> Head | None:
     with torch.inference_mode():
         whole = network(input_ids=ids, use_cache=False).logits
         parts = head(network.base_model(input_ids=ids, use_cache=False)[0])
-    exact = {"rtol": 1e-5, "atol": 1e-6} if network.dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-3}
-    if whole.shape == parts.shape and torch.allclose(whole.float(), parts.float(), **exact):
+    rtol, atol = (1e-5, 1e-6) if network.dtype == torch.float32 else (1e-2, 1e-3)
+    if whole.shape == parts.shape and torch.allclose(whole.float(), parts.float(), rtol=rtol, atol=atol):
         return head
     log.warning("%s shapes its logits in its own way: they are made for whole batches", model.source)
     return None
+
+
+def _vocabulary(network: PreTrainedModel) -> int:
+    """Rows of the input embedding."""
+    return len(next(network.get_input_embeddings().parameters()))
 
 
 def _input_device(model: LanguageModel) -> torch.device:

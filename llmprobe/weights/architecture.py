@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
@@ -32,8 +33,19 @@ WRAPPERS = (
     r"_fsdp_wrapped_module\.",
     r"_checkpoint_wrapped_module\.",
 )
-# What building a model from a configuration raises when the configuration is wrong.
-UNBUILDABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, IndexError, ImportError, ArithmeticError)
+# What building or running a model raises when its configuration is wrong, or asks for what is not here.
+UNBUILDABLE = (
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    ImportError,
+    ArithmeticError,
+    StrictDataclassError,
+)
 
 
 def text_model_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
@@ -41,11 +53,11 @@ def text_model_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
 
     Vision–language models count where text alone is an input of theirs. None where transformers has neither.
     """
-    known: list[type[PreTrainedModel]] = []
+    known: list[Any] = []
     for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING):
         if type(config) in mapping:
             found = mapping[type(config)]
-            known += found if isinstance(found, tuple) else (found,)
+            known.extend(found if isinstance(found, tuple) else (found,))
     named = config.architectures or []
     return next((kind for kind in known if kind.__name__ in named), known[0] if known else None)
 
@@ -113,7 +125,7 @@ class Architecture:
         return frozenset({self.head, source, *(target for target, other in ties.items() if other == source)})
 
     def parameters_of(self, names: Iterable[str]) -> dict[str, str]:
-        """Which parameter (or its first part) each stored name is loaded into; names of other things stay as they are."""
+        """Which parameter (or its first part) each stored name is loaded into; other names stay as they are."""
         found = {name: self._parameter_of(name) for name in names}
         return {
             name: parameter if parameter in self.shapes else self._parameter_of(unwrapped(name))

@@ -1,4 +1,4 @@
-"""The gain of the final norm, by the model's own code: which module's output the head is given, and what it multiplies by.
+"""The gain of the final norm by the model's own code: which module's output the head is given, how it is multiplied.
 
 The model runs once on the ``meta`` device, where nothing is computed, up to its head. The norm's code, run on a few
 numbers, says whether the gain is stored as it is or minus one.
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from llmprobe.weights.architecture import UNBUILDABLE, Architecture
 
@@ -26,7 +27,8 @@ def final_norm(architecture: Architecture) -> tuple[str, nn.Module] | None:
     mask = torch.ones(1, 1, TOKENS, TOKENS, dtype=torch.bool, device="meta")  # without one, some look into its values
     for dtype, given in ((torch.bfloat16, mask), (torch.bfloat16, None), (torch.float32, None)):
         try:
-            calls = _calls_before_head(architecture.model.to(dtype), given)
+            torch.nn.Module.to(architecture.model, dtype)
+            calls = _calls_before_head(architecture.model, given)
         except UNBUILDABLE:
             continue
         found = _last_norm(calls)
@@ -45,14 +47,15 @@ def _last_norm(calls: list[tuple[str, nn.Module, Any]]) -> tuple[str, nn.Module]
 
 
 def gain_offset(norm: nn.Module) -> float | None:
-    """What the norm's code adds to its stored gain: 0, or 1 where the gain is stored minus one; None for other codes."""
+    """What the norm's code adds to its stored gain: 0, 1 where the gain is stored minus one; None if neither."""
     norm = copy.deepcopy(norm).to_empty(device="cpu").float()
+    gain = norm.get_parameter("weight")
     with torch.no_grad():
         for parameter in norm.parameters():
             parameter.zero_()
-        x = torch.linspace(-1.5, 2.0, norm.weight.numel())[None]
+        x = torch.linspace(-1.5, 2.0, gain.numel())[None]
         at_zero = norm(x)
-        norm.weight.fill_(1.0)
+        gain.fill_(1.0)
         at_one = norm(x)
     for offset in (0.0, 1.0):
         if torch.allclose(at_zero * (1 + offset), at_one * offset, rtol=1e-4, atol=1e-6) and at_one.any():
@@ -66,7 +69,7 @@ def _same(given: Tensor, output: Tensor) -> bool:
     return root is (output if output._base is None else output._base)
 
 
-def _calls_before_head(model: nn.Module, mask: Tensor | None) -> list[tuple[str, nn.Module, Any]]:
+def _calls_before_head(model: PreTrainedModel, mask: Tensor | None) -> list[tuple[str, nn.Module, Any]]:
     """Modules in the order they were run, with what each gave; the last is the head with what it was given."""
     calls: list[tuple[str, nn.Module, Any]] = []
 

@@ -8,7 +8,7 @@ is not the matrix the model multiplies by; it is applied where that is certain a
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from llmprobe.weights.architecture import Architecture
 
 # Names of modules, for files whose architecture transformers does not know; each must be whole or follow `WITHIN`.
-HEADS = ("lm_head", "embed_out", "output", "output_layer", "ff_out", "head", "lm_head.linear", "decoder.output_projection")
+HEADS = (
+    "lm_head",
+    "embed_out",
+    "output",
+    "output_layer",
+    "ff_out",
+    "head",
+    "lm_head.linear",
+    "decoder.output_projection",
+)
 EMBEDDINGS = (
     "embed_tokens",
     "tok_embeddings",
@@ -81,10 +90,14 @@ def _by_architecture(checkpoint: Checkpoint, architecture: Architecture) -> Head
     parameters = architecture.parameters_of(names)
     stored = {parameter: name for name, parameter in parameters.items()}
     _check_adapters(checkpoint)
+    twice = [name for name, parameter in parameters.items() if parameter in architecture.twins]
+    if len(twice) > len({parameters[name] for name in twice}):
+        raise SourceError(
+            f"{checkpoint.label} holds its unembedding more than once: {', '.join(twice)}", expected="one"
+        )
     # The head's own tensor, or anything beside it, comes before what it may be tied to.
     for parameter in sorted(architecture.twins, key=lambda twin: twin != architecture.head):
-        stem = parameter.removesuffix("weight")
-        scale = _scale(checkpoint, names, lambda name, stem=stem: _after(stem, parameters[name]))
+        scale = _scale(checkpoint, _beside(parameter.removesuffix("weight"), parameters))
         if parameter not in stored:
             continue
         name, input_side = stored[parameter], architecture.embedding in architecture.twins
@@ -105,7 +118,7 @@ def _by_name(checkpoint: Checkpoint) -> Head:
     heads, embeddings = _modules(names, HEADS), _modules(names, EMBEDDINGS)
     embedding = next((f"{stem}.weight" for stem in embeddings if f"{stem}.weight" in names), "")
     for stem in heads:
-        scale = _scale(checkpoint, names, lambda name, stem=stem: _after(f"{stem}.", name))
+        scale = _scale(checkpoint, _beside(f"{stem}.", {name: name for name in names}))
         name = f"{stem}.weight"
         if embedding and checkpoint.shape(name) != checkpoint.shape(embedding):
             raise SourceError(
@@ -132,7 +145,7 @@ def _by_name(checkpoint: Checkpoint) -> Head:
             expected="every part, to know whether there is a head",
             fix="name the folder that holds all of them",
         )
-    scale = _scale(checkpoint, names, lambda name: _after(embedding.removesuffix("weight"), name))
+    scale = _scale(checkpoint, _beside(embedding.removesuffix("weight"), {name: name for name in names}))
     return Head(embedding, scale, is_embedding=True)
 
 
@@ -182,14 +195,13 @@ def _modules(names: Sequence[str], known: Sequence[str]) -> list[str]:
     return found
 
 
-def _after(stem: str, name: str) -> str | None:
-    """What follows `stem` in a name, None where it does not begin with it."""
-    return name.removeprefix(stem) if name.startswith(stem) else None
+def _beside(stem: str, meanings: Mapping[str, str]) -> dict[str, str]:
+    """Stored names by what follows `stem` in what they mean, of those that mean something in that module."""
+    return {meaning.removeprefix(stem): name for name, meaning in meanings.items() if meaning.startswith(stem)}
 
 
-def _scale(checkpoint: Checkpoint, names: Sequence[str], ending: Callable[[str], str | None]) -> str:
+def _scale(checkpoint: Checkpoint, beside: Mapping[str, str]) -> str:
     """The scales beside a matrix; refuses whatever else lies there."""
-    beside = {end: name for name in names if (end := ending(name)) is not None}
     scales = [beside[end] for end in SCALES if end in beside]
     strange = sorted(name for end, name in beside.items() if end not in ("weight", *IDLE, *SCALES))
     if strange or len(scales) > 1 or (beside and "weight" not in beside and set(beside) - set(IDLE)):

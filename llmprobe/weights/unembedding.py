@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
+
 @dataclass(frozen=True)
 class Unembedding:
     """An unembedding matrix and where it came from.

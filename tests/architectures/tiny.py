@@ -1,4 +1,4 @@
-"""A tiny model of every causal architecture that transformers knows, from its own mapping and default configurations."""
+"""A tiny model of every causal architecture that transformers knows, from its mapping and default configurations."""
 
 from __future__ import annotations
 
@@ -13,13 +13,19 @@ N, M, LAYERS, POSITIONS = 96, 32, 2, 64
 # Every name that a configuration has for a size, and the size it gets; names a configuration lacks are left out.
 SIZES: dict[str, Any] = (
     dict.fromkeys(("vocab_size", "pad_vocab_size", "vocab_size_per_layer_input"), N)
-    | dict.fromkeys(("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "word_embed_proj_dim", "embedding_size"), M)
+    | dict.fromkeys(
+        ("hidden_size", "n_embd", "d_model", "dim", "embed_dim", "word_embed_proj_dim", "embedding_size"), M
+    )
     | dict.fromkeys(("embedding_dim", "model_dim", "emb_dim", "input_hidden_size"), M)
-    | dict.fromkeys(("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers", "encoder_layers"), LAYERS)
+    | dict.fromkeys(
+        ("num_hidden_layers", "n_layer", "num_layers", "n_layers", "decoder_layers", "encoder_layers"), LAYERS
+    )
     | dict.fromkeys(("num_attention_heads", "n_head", "num_heads", "n_heads", "decoder_attention_heads"), 4)
     | dict.fromkeys(("encoder_attention_heads",), 4)
     | dict.fromkeys(("num_key_value_heads", "num_kv_heads", "n_kv_heads"), 2)
-    | dict.fromkeys(("head_dim", "d_kv", "v_head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "attention_head_size"), 8)
+    | dict.fromkeys(
+        ("head_dim", "d_kv", "v_head_dim", "qk_nope_head_dim", "qk_rope_head_dim", "attention_head_size"), 8
+    )
     | dict.fromkeys(("intermediate_size", "ffn_dim", "n_inner", "d_ff", "decoder_ffn_dim", "encoder_ffn_dim"), 48)
     | dict.fromkeys(("moe_intermediate_size", "shared_expert_intermediate_size", "ffn_hidden_size"), 16)
     | dict.fromkeys(("n_positions", "max_position_embeddings", "n_ctx", "max_sequence_length"), POSITIONS)
