@@ -7,19 +7,23 @@ and names that a training wrapper has prefixed are mended. No code of a reposito
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from llmprobe.errors import SourceError
-from llmprobe.weights.architecture import WRAPPERS, text_model_class, unwrapped
+from llmprobe.weights.architecture import WRAPPERS, Architecture, text_model, unwrapped
+from llmprobe.weights.checkpoint import open_local
 
+log = logging.getLogger(__name__)
 # Buffers that models once stored and now make themselves: rotary tables, causal masks, version marks.
 REMADE = re.compile(
     r"(^|\.)(inv_freq|position_ids|masked_bias|causal_mask|(cos|sin)_cached|(attn|attention|self_attn)\.bias|version)$"
@@ -77,17 +81,19 @@ def load_whole(source: str, place: str, config: PreTrainedConfig, **options: Any
     SourceError
         It does not load; weights are missing, of other shapes or left over; or it gives no logits for text.
     """
-    kind = text_model_class(config)
-    if kind is None:
+    found = text_model(config)
+    if found is None:
         raise SourceError(
             f"{source} is a {config.model_type}, which gives no next-token logits for text",
             expected="a causal language model, or a vision–language model that transformers knows",
         )
+    kind, config = found
     options |= {"config": config, "trust_remote_code": False, "output_loading_info": True}
     model, report = _load(source, kind, place, **options)
     if any(unwrapped(name) != name for name in report["unexpected_keys"]):
         model, report = _load(source, kind, place, key_mapping=dict.fromkeys(WRAPPERS, ""), **options)
     check_whole(source, report)
+    _restore_embeddings(model, place, options.get("revision", ""))
     return model
 
 
@@ -116,6 +122,12 @@ def check_whole(source: str, report: Mapping[str, Any]) -> None:
 
 def not_a_model(source: str, error: Exception) -> SourceError:
     """The error for what does not load."""
+    if "conversion of the weights" in str(error):
+        return SourceError(
+            f"{source} holds weights that do not make up those of its model, such as experts of which some are missing",
+            expected="exactly the weights of its model",
+            fix="fetch it again",
+        )
     if "trust_remote_code" in str(error):
         return SourceError(
             f"{source} needs code of its own repository, which is never run",
@@ -137,6 +149,20 @@ def quiet() -> None:
     """Leave stderr to our own progress and warnings: what loading reports is checked instead."""
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+
+
+def _restore_embeddings(model: PreTrainedModel, place: str, revision: str) -> None:
+    """Make embeddings again what the file holds: some models zero the row of the padding token when they are loaded."""
+    config = cached_file(place, "config.json", **({"revision": revision} if revision else {}))
+    checkpoint = open_local(Path(str(config)).parent)
+    stored = {parameter: name for name, parameter in Architecture(model).parameters_of(checkpoint.names()).items()}
+    for name, module in model.named_modules():
+        table = f"{name}.weight"
+        if isinstance(module, nn.Embedding) and module.padding_idx is not None and table in stored:
+            values = checkpoint.read(stored[table]).values.to(module.weight)
+            if values.shape == module.weight.shape and not torch.equal(values, module.weight):
+                log.info("%s is put back as it is in the file", table)
+                module.weight.data.copy_(values)
 
 
 def _load(source: str, kind: type[PreTrainedModel], place: str, **options: Any) -> tuple[PreTrainedModel, Any]:

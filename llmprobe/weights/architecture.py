@@ -48,9 +48,10 @@ UNBUILDABLE = (
 )
 
 
-def text_model_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
-    """The class that gives next-token logits for text: the one the configuration names, else the causal model.
+def text_model(config: PreTrainedConfig) -> tuple[type[PreTrainedModel], PreTrainedConfig] | None:
+    """The class that gives next-token logits for text, the one the configuration names or else the causal model.
 
+    With it comes the configuration that it is built from, which may be the text's part of a larger one.
     Vision–language models count where text alone is an input of theirs. None where transformers has neither.
     """
     known: list[Any] = []
@@ -59,7 +60,11 @@ def text_model_class(config: PreTrainedConfig) -> type[PreTrainedModel] | None:
             found = mapping[type(config)]
             known.extend(found if isinstance(found, tuple) else (found,))
     named = config.architectures or []
-    return next((kind for kind in known if kind.__name__ in named), known[0] if known else None)
+    kind = next((kind for kind in known if kind.__name__ in named), known[0] if known else None)
+    if kind is None:
+        return None
+    text = config.get_text_config(decoder=True)
+    return kind, text if kind.config_class is type(text) else config
 
 
 def unwrapped(name: str) -> str:
@@ -90,9 +95,10 @@ class Architecture:
             with tempfile.TemporaryDirectory() as folder:  # its own reader knows how it writes infinities
                 Path(folder, "config.json").write_text(json.dumps(dict(table)))
                 config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-            kind = text_model_class(config)
-            if kind is None:
+            found = text_model(config)
+            if found is None:
                 return None
+            kind, config = found
             with torch.device("meta"):
                 return cls(kind._from_config(config, dtype=torch.bfloat16).eval())
         except UNBUILDABLE as error:

@@ -34,12 +34,88 @@ SIZES: dict[str, Any] = (
     | dict.fromkeys(("q_lora_rank", "kv_lora_rank", "o_lora_rank"), 8)
     | dict.fromkeys(("state_size", "mamba_d_state", "ssm_state_size"), 8)
 )
+# What an architecture asks for besides.
+SAME_KEYS = {"num_key_value_heads": 4}
+EXTRA: dict[str, dict[str, Any]] = {
+    "axk2": SAME_KEYS,
+    "deepseek_v2": SAME_KEYS,
+    "deepseek_v3": SAME_KEYS,
+    "deepseek_v32": SAME_KEYS,
+    "glm4_moe_lite": SAME_KEYS,
+    "glm_moe_dsa": SAME_KEYS,
+    "longcat_flash": SAME_KEYS,
+    "minicpm3": SAME_KEYS,
+    "youtu": SAME_KEYS,
+    "codegen": {"rotary_dim": 4},
+    "gptj": {"rotary_dim": 4},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "mamba2": {"num_heads": 8},
+    "bamba": {"attn_layer_indices": [1], "mamba_n_heads": 8},
+    "granitemoehybrid": {"mamba_n_heads": 8, "layer_types": ["mamba", "attention"]},
+}
 SPECIALS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 
 
-def model_types() -> list[str]:
-    """Model types of transformers' own mapping of causal models."""
-    return sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+# Of which sizes alone make no tiny model: they need several parts, packages, or settings that hang together.
+NOT_TINY = [
+    "axk1",
+    "blt",
+    "cohere_compass_text",
+    "dbrx",
+    "dots1",
+    "dots3_note",
+    "dots3_note_text",
+    "emu3",
+    "fuyu",
+    "gemma3",
+    "gemma3n",
+    "gemma3n_text",
+    "gemma4",
+    "gemma4_assistant",
+    "gemma4_unified",
+    "gemma4_unified_assistant",
+    "git",
+    "got_ocr2",
+    "kimi_linear",
+    "lfm2_moe",
+    "llama4",
+    "mllama",
+    "moss_transcribe_diarize",
+    "musicgen",
+    "musicgen_melody",
+    "phi4_multimodal",
+    "qwen3_5",
+    "qwen3_5_moe",
+    "qwen4_exp",
+    "reformer",
+    "roc_bert",
+    "xmod",
+    "zamba",
+    "zamba2",
+    "zaya",
+]
+# Encoders and the like, which have a causal class and look ahead by default.
+LOOKING_AHEAD = [
+    "bert",
+    "bert-generation",
+    "big_bird",
+    "camembert",
+    "cpmant",
+    "data2vec-text",
+    "electra",
+    "ernie",
+    "megatron-bert",
+    "paligemma-vision",
+    "rembert",
+    "roberta",
+    "roberta-prelayernorm",
+    "roformer",
+    "xlm",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "xlnet",
+]
+CAUSAL = sorted(set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) - set(NOT_TINY))
 
 
 def tiny_config(model_type: str, **changes: Any) -> Any:
@@ -63,6 +139,3 @@ def tiny_model(model_type: str, **changes: Any) -> Any:
             parameter.add_(0.05 * torch.randn_like(parameter))
     model.tie_weights()
     return model.eval()
-
-
-EXTRA: dict[str, dict[str, Any]] = {}
