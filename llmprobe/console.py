@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from llmprobe.errors import ProbeError
+from llmprobe.settings import SettingError
 
 
 @runtime_checkable
@@ -54,6 +55,8 @@ def guarded(work: Callable[[], object], *, debug: bool = False) -> int:
     )
     try:
         status = work()
+    except SettingError as error:
+        return _complain(error.typed, debug)
     except ProbeError as error:
         return _complain(str(error), debug)
     except OSError as error:

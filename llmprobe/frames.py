@@ -103,7 +103,7 @@ def _delimited(path: Path) -> pd.DataFrame:
         ) from error
     kept = [line + "\n" for line in text.split("\n") if line.strip() and not line.startswith("#")]
     if not kept:
-        raise FitError(f"{path} has no rows", expected="a header line and one row per point")
+        raise FitError(f"{path} is not a table: it is empty", expected="a header line and one row per point")
     try:
         header, *rows = csv.reader(kept, delimiter=_separator(path, kept[0]), skipinitialspace=True, strict=True)
     except csv.Error as error:

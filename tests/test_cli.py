@@ -19,7 +19,7 @@ from llmprobe.observations import Observation, ObservationStore
 
 OVERLAP_KEYS = """source revision tensor n m dtype tied method rows_sampled mean_abs_cos mean_abs_cos_stderr
     mean_sq_cos mean_cos max_abs_cos centered welch_mean_sq random_mean_sq participation_ratio norm
-    represented_fraction superposition bytes_read seconds"""
+    represented_fraction represented_stderr ties superposition bytes_read seconds"""
 LOSS_KEYS = """source revision corpus n_documents n_tokens n_bytes nll_sum loss loss_stderr bits_per_byte context
     prefix dtype device tokens_per_second peak_memory_bytes"""
 FIT_KEYS = "law n_points params stderr ci95 r2 rmse objective converged warnings"

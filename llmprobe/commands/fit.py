@@ -10,9 +10,9 @@ import tyro
 
 from llmprobe import console
 from llmprobe.errors import FitError
+from llmprobe.settings import Figure, Natural, Positive, Settings
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
 
     from llmprobe.fitting.law import PowerLawSum
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Fit:
+class Fit(Settings):
     """Fit y = E + sum of A x^(-alpha) to a file of observations (.jsonl) or a table (.csv, .tsv)."""
 
     file: Annotated[Path, tyro.conf.Positional]
@@ -45,25 +45,25 @@ class Fit:
     """Column of standard errors that weight the points; without it all weigh the same."""
     loss: Literal["log", "linear", "huber"] = "log"
     """Least squares on log y or y, or Huber's loss on log y."""
-    delta: float = 1e-3
+    delta: Positive = 1e-3
     """Where Huber's loss turns linear, in log y."""
     errors: Literal["jacobian", "sandwich"] | None = None
     """Whether scatter is taken to be the same everywhere (jacobian; least squares) or not (sandwich; huber)."""
-    drop_largest: int = 0
+    drop_largest: Natural = 0
     """Leave out this many points of the largest y."""
     window: str = "all"
     """Rows fitted, by x: all, auto (the longest straight stretch), or LO:HI. For a law of one x without groups."""
-    bootstrap: int = 0
+    bootstrap: Natural = 0
     """Refit this many resamples."""
     resample: Literal["points", "groups", "parametric"] = "points"
     """What the bootstrap draws."""
-    seed: int = 0
+    seed: Natural = 0
     """Seed of the bootstrap."""
     profile: tuple[str, ...] = ()
     """Exponents or offsets whose profile interval to add: alpha_m."""
     judge: bool = False
     """Add leave-one-out and extrapolation errors and, for one x, rival curves by AICc."""
-    figure: Path | None = None
+    figure: Figure | None = None
     """Draw points, law and residuals to this file."""
     json: bool = False
     """Print JSON on stdout and nothing else."""
@@ -92,11 +92,12 @@ class Fit:
         """The fit, and its window where one was asked for."""
         from llmprobe.fitting.estimator import fit
         from llmprobe.fitting.window import fit_window
+        from llmprobe.frames import labels, numbers
 
-        x = {name: _column(frame, name) for name in self.x}
-        y, sigma = _column(frame, self.y), _column(frame, self.sigma) if self.sigma else None
+        x = {name: numbers(frame, name) for name in self.x}
+        y, sigma = numbers(frame, self.y), numbers(frame, self.sigma) if self.sigma else None
         if self.window == "all":
-            group = _labels(frame, self.group) if self.group else None
+            group = labels(frame, self.group) if self.group else None
             result = fit(law, x, y, group=group, sigma=sigma, loss=self.loss, delta=self.delta, errors=self.errors)
             return result, {}
         lo, hi = _ends(self.window)
@@ -111,7 +112,7 @@ class Fit:
         """What was asked for beyond the fit."""
         from llmprobe.fitting.bootstrap import bootstrap
         from llmprobe.fitting.profile import profile
-        from llmprobe.fitting.validation import judge
+        from llmprobe.fitting.validation import validate
 
         extra: dict[str, Any] = {}
         if self.bootstrap:
@@ -119,99 +120,32 @@ class Fit:
         if self.profile:
             extra["profile"] = {name: list(profile(result, name).interval) for name in self.profile}
         if self.judge:
-            extra["judgement"] = judge(result)
+            extra["judgement"] = validate(result)
         return extra
 
     def _rows(self) -> pd.DataFrame:
         """The table asked for, filtered, with a column named as y."""
-        frame = read_table(self.file)
+        from llmprobe.frames import known, matching, numbers, read_frame
+
+        frame = read_frame(self.file)
         conditions = _pairs(self.where, str)
-        _known(frame, [*conditions, *self.group])
+        known(frame, [*conditions, *self.group])
         if self.y not in frame and {"metric", "value"} <= set(frame):
             metrics = sorted(frame["metric"].astype(str).unique())
             if self.y not in metrics:
                 raise FitError(f"{self.file} has no metric {self.y!r}", expected=f"one of {', '.join(metrics)}")
             frame = frame[frame["metric"] == self.y].rename(columns={"value": self.y})
-        _known(frame, [*self.x, self.y, *([self.sigma] if self.sigma else [])])
+        known(frame, [*self.x, self.y, *([self.sigma] if self.sigma else [])])
         for column, value in conditions.items():
-            frame = frame[[_same(cell, value) for cell in frame[column]]]
+            frame = matching(frame, column, value)
         if frame.empty:
             raise FitError(f"no row of {self.file} has {' and '.join(self.where)}", fix="look at the values there")
         if not 0 <= self.drop_largest < len(frame):
             raise FitError(f"--drop-largest {self.drop_largest} of {len(frame)} rows", expected="fewer")
         if self.drop_largest:
-            order = _column(frame, self.y).argsort(kind="stable")
+            order = numbers(frame, self.y).argsort(kind="stable")
             frame = frame.iloc[sorted(order[: -self.drop_largest])]
         return frame
-
-
-def read_table(path: Path) -> pd.DataFrame:
-    """Observations or a table, as a frame.
-
-    Raises
-    ------
-    FitError
-        There is no such file, it is empty, or it is not a table.
-    """
-    import pandas as pd
-
-    from llmprobe.observations import ObservationStore
-
-    if not path.is_file():
-        raise FitError(f"there is no file {path}", expected="a .jsonl, .csv or .tsv file")
-    if path.suffix == ".jsonl":
-        frame = ObservationStore(path).frame()
-    else:
-        separator = "\t" if path.suffix in (".tsv", ".tab") else ","
-        try:
-            frame = pd.read_csv(path, sep=separator, comment="#", skipinitialspace=True)
-        except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-            raise FitError(f"{path} is not a table: {error}", expected="a header line and one row per point") from error
-    if frame.empty:
-        raise FitError(f"{path} has no rows", expected="a header line and one row per point")
-    return frame
-
-
-def _known(frame: pd.DataFrame, columns: list[str]) -> None:
-    unknown = [name for name in columns if name not in frame]
-    if unknown:
-        raise FitError(f"no column {', '.join(unknown)}", expected=f"some of {', '.join(map(str, frame.columns))}")
-
-
-def _column(frame: pd.DataFrame, name: str) -> np.ndarray:
-    import numpy as np
-
-    try:
-        values = frame[name].to_numpy(dtype=float, na_value=np.nan)
-    except (TypeError, ValueError) as error:
-        raise FitError(f"column {name} holds text", expected="numbers", fix="choose another column") from error
-    missing = int(np.isnan(values).sum())
-    if missing:
-        raise FitError(
-            f"{missing} of {len(values)} rows have no {name}",
-            expected="a number in every row",
-            fix="keep the rows that have one with --where, or take another column",
-        )
-    return values
-
-
-def _labels(frame: pd.DataFrame, columns: tuple[str, ...]) -> np.ndarray:
-    import numpy as np
-
-    for name in columns:
-        if missing := int(frame[name].isna().sum()):
-            raise FitError(f"{missing} of {len(frame)} rows have no {name}", expected="a group in every row")
-    return np.array(["/".join(map(str, row)) for row in frame[list(columns)].itertuples(index=False)])
-
-
-def _same(cell: object, wanted: str) -> bool:
-    """Whether a cell has the value asked for; numbers compare as numbers."""
-    if str(cell) == wanted:
-        return True
-    try:
-        return float(cell) == float(wanted)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return False
 
 
 def _pairs(texts: tuple[str, ...], kind: type) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from llmprobe import console
+from llmprobe.settings import Count, Device, DType, Settings
 
 if TYPE_CHECKING:
     from llmprobe.loss.corpus import Corpus
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Loss:
+class Loss(Settings):
     """Measure the mean next-token loss of models on a corpus, with its standard error over documents."""
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
@@ -25,19 +26,19 @@ class Loss:
     (`corpora`), or a .txt, .jsonl or .parquet file."""
     corpora: tuple[str, ...] = ()
     """Files of your own corpora."""
-    context: int = 1024
+    context: Count = 1024
     """Tokens per window; never more than the model's positions."""
-    max_tokens: int | None = None
+    max_tokens: Count | None = None
     """Score at most this many tokens, from the front of the corpus."""
-    max_documents: int | None = None
+    max_documents: Count | None = None
     """Use this many documents: the fair limit between models with different tokenizers."""
     prefix: Literal["auto", "bos", "eos", "none"] = "auto"
     """Token before each window: BOS, else EOS, else none."""
-    dtype: str = "float32"
+    dtype: DType = "float32"
     """float32 for figures to report; bfloat16 and float16 are faster and less exact."""
-    device: str = "auto"
+    device: Device = "auto"
     """auto, cpu, cuda or mps."""
-    batch_tokens: int | None = None
+    batch_tokens: Count | None = None
     """Tokens per forward pass; the default fits the device."""
     toml: tuple[str, ...] = ()
     """Files of your own families."""
@@ -53,9 +54,6 @@ class Loss:
 
         if not self.sources:
             raise ConfigError("no model was named", fix="try: llmprobe loss sample:smollm2-135m --max-tokens 10240")
-        for name, value in (("context", self.context), ("max-tokens", self.max_tokens)):
-            if value is not None and value < 1:
-                raise ConfigError(f"--{name} {value}", expected="at least 1")
         corpus = open_corpus(self.corpus, *self.corpora)
         first: LossResult | None = None
         for source in self.sources:

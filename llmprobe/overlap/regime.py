@@ -1,4 +1,10 @@
-"""Where a matrix lies between no superposition and full superposition (arXiv:2505.10465, section 4; phi as there)."""
+"""Where a matrix lies between no superposition and full superposition (arXiv:2505.10465, section 4).
+
+A row is *represented* if it wins its own contest: ``|W_i − μ|² > max_{j≠i} (W_i − μ)·(W_j − μ)``, μ the mean row. The
+hidden state W_i − μ then gives token i the largest logit (a shift common to all logits changes no softmax). The test
+has no threshold, and does not change under rotation, a common scale or a common shift. `overlap_statistics` measures
+the share phi of such rows; what the paper counts in toys, rows longer than 1/2 or 1, is `fraction_longer`.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +12,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def represented_fraction(norms: Float[Tensor, " n"], threshold: float | None = None) -> float:
-    """Share phi of rows that are represented.
+def fraction_longer(norms: Float[Tensor, " n"], threshold: float) -> float:
+    """Share of rows longer than a threshold: phi_{1/2} and phi_1 of arXiv:2505.10465, whose norms gather at 0 and 1.
 
     Parameters
     ----------
     norms
         Row norms |W_i|, shape [n].
     threshold
-        A row counts when its norm exceeds this. A toy's norms gather near 0 and 1, so its phi_{1/2} takes 0.5
-        and its phi_1 takes 1. A language model's scale is free: the default is half the median norm.
+        Length above which a row counts.
     """
-    if threshold is None:
-        threshold = 0.5 * float(norms.median())
     return float((norms > threshold).double().mean())
 
 

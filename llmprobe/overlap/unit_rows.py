@@ -1,32 +1,48 @@
-"""The rows of a matrix, block by block, ready for products: checked, centred, normalised, never copied whole."""
+"""The rows of a matrix, block by block, ready for products: checked, centered, scaled, never copied whole.
+
+Products are taken of X_i = (W_i − μ)/s_i, μ the mean row. Raw and centered cosines both follow from X_i·X_j:
+
+* centered: X_i·X_j · (s_i/d_i)(s_j/d_j), with d_i = |W_i − μ|;
+* raw: X_i·X_j plus a matrix of rank two, where s_i = |W_i|.
+
+The second is a difference of large numbers where |W_i| is far below |μ|. Such *faint* rows (untrained tokens) take
+s_i = d_i, and their raw cosines are products of their own.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from llmprobe.errors import TensorError
 
-BLOCK = 4096  # rows at a time
+BLOCK_NUMBERS = 1 << 22  # numbers of W worked on at a time
+FAINT = 1 / 16  # of the length of μ: rounding in a raw cosine of longer rows stays below 2^8 units in the last place
+ROUNDING = 2.0**-44  # of its length by which a row equal to the mean may seem to differ from it
 
 
 class Rows:
-    """W as blocks of X_i = (W_i − μ)/|W_i|, made when asked for, with the scales that turn X into cosines.
+    """W as blocks of X_i, made when asked for, with the scales that turn products into cosines.
 
     Attributes
     ----------
     W, n, m
         The matrix, shape [n, m], never copied whole.
-    mean
-        μ, the mean row; shape [m].
-    norms, inverse
-        |W_i| in float64 and 1/|W_i|; shape [n].
-    centred_scale
-        |W_i| / |W_i − μ|, NaN for a row that equals the mean; shape [n].
+    kept
+        Which of the rows given these are, shape [n]; None for all.
+    norms, distances
+        |W_i| and d_i = |W_i − μ|, the latter 0 for a row that equals the mean up to rounding; float64, shape [n].
+    scale
+        s_i, shape [n].
+    centered_scale
+        s_i / d_i, NaN for a row that equals the mean; shape [n].
+    faint, has_faint
+        Whether |W_i| is far below |μ|, bool of shape [n]; and whether any is.
+    rank_two
+        Columns h, g such that U_i·U_j = X_i·X_j + h_i g_j + g_i h_j between rows that are not faint; shape [n, 2].
 
     Raises
     ------
@@ -36,60 +52,80 @@ class Rows:
 
     def __init__(self, W: Tensor, *, drop_zero_rows: bool = False) -> None:
         self.dtype = torch.float64 if W.dtype == torch.float64 else torch.float32
-        self.W, self.norms = _with_direction(W, self.dtype, drop_zero_rows)
+        self.W, self.norms, self.kept = _with_direction(W, drop_zero_rows)
         self.n, self.m = self.W.shape
-        self.inverse = (1 / self.norms).to(self.dtype)
-
-    @cached_property
-    def mean(self) -> Tensor:
-        total = torch.zeros(self.m, dtype=torch.float64, device=self.W.device)
+        mean = torch.zeros(self.m, dtype=torch.float64, device=W.device)
         for _, block in self.blocks():
-            total += block.double().sum(0)
-        return (total / self.n).to(self.dtype)
+            mean += block.double().sum(0) / self.n
+        # μ as a sum of two numbers of the working type: W − μ then keeps its digits where W_i is close to μ.
+        self._mean = mean.to(self.dtype)
+        self._rest = (mean - self._mean.double()).to(self.dtype)
+        self._measure(mean)
 
-    @cached_property
-    def centred_scale(self) -> Tensor:
-        centred = torch.empty_like(self.norms)
+    def _measure(self, mean: Tensor) -> None:
+        size = float(mean.norm())
+        direction = mean / size if size > 0 else mean
+        self.distances, along = torch.empty_like(self.norms), torch.empty_like(self.norms)
         for where, block in self.blocks():
-            centred[where] = _norms(block - self.mean)
-        degenerate = centred <= 8 * torch.finfo(self.dtype).eps * self.norms
-        return (self.norms / centred.masked_fill(degenerate, math.nan)).to(self.dtype)
+            self.distances[where] = _norms(self._minus_mean(block))
+            along[where] = block.double() @ direction
+        self.distances[self.distances <= ROUNDING * self.norms] = 0
+        self.faint = self.norms < FAINT * size
+        self.has_faint = bool(self.faint.any())
+        scale = torch.where(self.faint, self.distances, self.norms)
+        h, g = size / self.norms, (along - size / 2) / self.norms
+        pair = torch.stack([h, g], dim=1).masked_fill_(self.faint[:, None], 0)
+        self.scale, self.rank_two = scale.to(self.dtype), pair.to(self.dtype)
+        self.centered_scale = (scale / self.distances.masked_fill(self.distances == 0, math.nan)).to(self.dtype)
 
     def blocks(self) -> Iterator[tuple[slice, Tensor]]:
         """W in blocks of rows, in the type that products are taken in."""
-        for i in range(0, self.n, BLOCK):
-            yield slice(i, i + BLOCK), self.W[i : i + BLOCK].to(self.dtype)
+        for where in self.slices():
+            yield where, self.W[where].to(self.dtype)
+
+    def slices(self) -> Iterator[slice]:
+        """Where the blocks lie."""
+        step = block_rows(self.m)
+        for i in range(0, self.n, step):
+            yield slice(i, min(i + step, self.n))
 
     def x(self, rows: slice | Tensor) -> Tensor:
         """X_i of some rows, shape [k, m]."""
-        return (self.W[rows].to(self.dtype) - self.mean) * self.inverse[rows, None]
+        return self._minus_mean(self.W[rows].to(self.dtype)) / self.scale[rows, None]
 
     def unit(self, rows: slice | Tensor, *, center: bool) -> Tensor:
-        """Unit rows U_i, of W or of W minus its mean row."""
+        """Unit rows U_i, of W or of W minus its mean row (NaN for a row that equals it); shape [k, m]."""
         if center:
-            return self.x(rows) * self.centred_scale[rows, None]
-        return self.W[rows].to(self.dtype) * self.inverse[rows, None]
+            return self.x(rows) * self.centered_scale[rows, None]
+        return self.W[rows].to(self.dtype) / self.norms[rows, None].to(self.dtype)
 
-    def rank_two(self, rows: slice | Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors h, g such that U_i·U_j = X_i·X_j + h_i g_j + g_i h_j."""
-        h = self.inverse[rows]
-        return h, torch.mv(x, self.mean) + 0.5 * h * self.mean.dot(self.mean)
+    def original(self, row: int) -> int:
+        """The place of a row in the matrix given."""
+        return row if self.kept is None else int(self.kept[row])
+
+    def _minus_mean(self, block: Tensor) -> Tensor:
+        return (block - self._mean).sub_(self._rest)
+
+
+def block_rows(m: int) -> int:
+    """Rows of width m worked on at a time."""
+    return max(64, min(4096, BLOCK_NUMBERS // m))
 
 
 def _norms(block: Tensor) -> Tensor:
     return torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
 
 
-def _with_direction(W: Tensor, dtype: torch.dtype, drop_zero_rows: bool) -> tuple[Tensor, Tensor]:
-    """W and its row norms, or W without its zero rows."""
+def _with_direction(W: Tensor, drop_zero_rows: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+    """W and its row norms, or W without its zero rows and which those left are."""
     if W.ndim != 2 or W.shape[0] < 2 or W.shape[1] < 1 or not W.is_floating_point():
         raise TensorError(
             f"a {W.dtype} tensor of shape {tuple(W.shape)}", expected="a float matrix [n, m] with n ≥ 2 rows"
         )
     # Written in place: small results kept between large temporaries would pin the heap's pages.
-    norms = torch.empty(len(W), dtype=torch.float64, device=W.device)
-    for i in range(0, len(W), BLOCK):
-        norms[i : i + BLOCK] = _norms(W[i : i + BLOCK].to(dtype))
+    norms, step = torch.empty(len(W), dtype=torch.float64, device=W.device), block_rows(W.shape[1])
+    for i in range(0, len(W), step):
+        norms[i : i + step] = _norms(W[i : i + step])
     broken = (~torch.isfinite(norms)).nonzero()[:, 0]
     if len(broken):
         raise TensorError(
@@ -99,7 +135,7 @@ def _with_direction(W: Tensor, dtype: torch.dtype, drop_zero_rows: bool) -> tupl
         )
     zero = norms == 0
     if not zero.any():
-        return W, norms
+        return W, norms, None
     if not drop_zero_rows:
         first, count = int(zero.nonzero()[0, 0]), int(zero.sum())
         raise TensorError(
@@ -107,4 +143,7 @@ def _with_direction(W: Tensor, dtype: torch.dtype, drop_zero_rows: bool) -> tupl
             expected="rows with a direction",
             fix="leave them out with --drop-zero-rows",
         )
-    return _with_direction(W[~zero], dtype, drop_zero_rows=False)
+    kept = (~zero).nonzero()[:, 0]
+    if len(kept) < 2:
+        raise TensorError(f"{len(kept)} of {len(W)} rows are not zero", expected="at least two rows with a direction")
+    return W[kept], norms[kept], kept

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llmprobe.observations import Observation, Provenance
-from llmprobe.overlap.regime import represented_fraction
+from llmprobe.overlap.regime import fraction_longer
 from llmprobe.overlap.statistics import second_moments
 from toymodels.superposition.config import SuperpositionConfig
 
@@ -65,8 +65,8 @@ class SuperpositionResult:
             "loss": self.loss,
             "loss_std": self.loss_std,
             "mean_sq_cos": second_moments(self.W, drop_zero_rows=True).mean_sq_cos if c.n > 1 else 0.0,
-            "phi_half": represented_fraction(norms, 0.5),
-            "phi_one": represented_fraction(norms, 1.0),
+            "phi_half": fraction_longer(norms, 0.5),
+            "phi_one": fraction_longer(norms, 1.0),
             "seconds": self.seconds,
         }
 
