@@ -10,7 +10,8 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Protocol, runtime_checkable
+from itertools import zip_longest
+from typing import Annotated, Any, Protocol, Union, runtime_checkable
 
 from llmprobe import interrupts
 from llmprobe.errors import ProbeError
@@ -42,12 +43,32 @@ def main(
     def work() -> None:
         import tyro
 
-        command = tyro.extras.subcommand_cli_from_dict(
-            dict(commands()), prog=prog, description=footer, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
-        )
-        command.run()
+        kinds = [
+            Annotated[kind, tyro.conf.subcommand(name, **_default(name, kind, arguments))]
+            for name, kind in commands().items()
+        ]
+        config = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes)
+        union: Any = Union[tuple(kinds)]  # noqa: UP007 (made of a tuple)
+        tyro.cli(union, prog=prog, description=footer, args=arguments, config=config).run()
 
     return guarded(work, debug=debug)
+
+
+def option(arguments: Sequence[str], name: str, otherwise: str) -> str:
+    """The value of ``--name VALUE`` or ``--name=VALUE`` on a command line; the last one counts."""
+    flag, found = f"--{name}", otherwise
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        if argument == flag and following:
+            found = following
+        elif argument.startswith(f"{flag}="):
+            found = argument.partition("=")[2]
+    return found
+
+
+def _default(name: str, kind: type[Command], arguments: Sequence[str]) -> dict[str, Any]:
+    """The instance whose values are a command's defaults, where one of its options decides them."""
+    default = getattr(kind, "default", None)
+    return {"default": default(arguments)} if default and arguments[:1] == [name] else {}
 
 
 def guarded(work: Callable[[], object], *, debug: bool = False) -> int:

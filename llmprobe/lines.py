@@ -7,7 +7,7 @@ import math
 import zlib
 from typing import Any
 
-TEXTS = ("study", "source_kind", "metric", "unit", "family", "model", "revision", "corpus")
+TEXTS = ("study", "source_kind", "metric", "unit", "family", "model", "revision", "corpus", "key")
 COUNTS = ("m", "depth", "n", "n_params", "tokens", "step", "n_samples")
 NUMBERS = ("value", "stderr")
 KINDS = ("llm", "toy", "published")
@@ -37,7 +37,8 @@ def parsed(line: str) -> dict[str, Any]:
     crc = row.pop("crc", None)
     if crc is not None and (',"crc"' not in line or _checksum(line[: line.rindex(',"crc"')] + "}") != crc):
         raise ValueError("checksum does not match")
-    row.pop("key", None)
+    if crc is None:
+        row.pop("key", None)  # what a hand wrote is known by all of it
     row = {name: value for name, value in row.items() if value is not None}
     for name in TEXTS:
         if not isinstance(row.get(name, ""), str):

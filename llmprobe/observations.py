@@ -10,57 +10,77 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import importlib.metadata
 import json
 import logging
 import math
 import os
-import platform
-import subprocess
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import UTC, datetime
-from functools import cache
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmprobe import lines
 from llmprobe.cache import atomic
 from llmprobe.errors import StoreError
+from llmprobe.provenance import Provenance, Scalar
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
 log = logging.getLogger(__name__)
-
-Scalar = str | int | float | bool | None
-VERSIONED = ("llmprobe", "torch", "transformers", "numpy")
+KEY = re.compile("[0-9a-f]{16}")
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """How a value came about.
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What was asked for: enough to say before a measurement whether it has been made.
+
+    What was granted (a context cut to the model's positions, the width that was found, the commit that was read) is
+    no part of it; that stands in the `Observation`.
 
     Attributes
     ----------
+    study
+        What the measurement belongs to.
+    source_kind
+        ``llm``, ``toy`` or ``published``.
+    metric
+        ``loss``, ``mean_sq_cos``, ...
+    model, corpus
+        Source of the model as it was typed, and name of the corpus; empty where there is none.
     settings
-        What else identifies the measurement (context, dtype, seed, weight decay, ...); part of the key, and a
-        column of `ObservationStore.frame`.
-    record
-        What does not: versions, git commit, device, sha256 of the tensor, seconds, time of day.
+        What else was asked for: context, dtype, seed, weight decay, ...
     """
 
+    study: str
+    source_kind: Literal["llm", "toy", "published"]
+    metric: str
+    model: str = ""
+    corpus: str = ""
     settings: Mapping[str, Scalar] = field(default_factory=dict)
-    record: Mapping[str, Any] = field(default_factory=dict)
 
-    @classmethod
-    def here(cls, settings: Mapping[str, Scalar], **record: Any) -> Provenance:
-        """Provenance of a measurement made now, on this machine, with these versions."""
-        return cls(
-            dict(settings),
-            {**_environment(), "created": datetime.now(UTC).isoformat("T", "seconds"), **record},
-        )
+    @property
+    def key(self) -> str:
+        """16 hex digits that stand for the identity."""
+        return digest({f.name: getattr(self, f.name) for f in fields(self)} | {"settings": dict(self.settings)})
+
+    def observe(self, value: float, *, record: Mapping[str, Any] | None = None, **columns: Any) -> Observation:
+        """The observation of this identity.
+
+        Parameters
+        ----------
+        value
+            What was measured; see `Observation`.
+        record
+            How it came about, beside the environment; see `Provenance`.
+        columns
+            Other columns of the observation.
+        """
+        about = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "settings"}
+        provenance = Provenance.here(self.settings, **(record or {}))
+        return Observation(**about, **columns, value=value, provenance=provenance, key=self.key)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +99,8 @@ class Observation:
         ``loss`` in ``nats``, ``mean_sq_cos`` in ``1``, ...; `stderr` is one standard error of `value`.
     provenance
         See `Provenance`.
+    key
+        That of its `Identity`; a row without one (written by hand) takes a hash of all that is not its value.
     """
 
     study: str
@@ -99,8 +121,13 @@ class Observation:
     stderr: float | None = None
     n_samples: int | None = None
     provenance: Provenance = field(default_factory=Provenance)
+    key: str = ""
 
     def __post_init__(self) -> None:
+        if not self.key:
+            measured = {"value", "stderr", "n_samples", "unit", "provenance", "key"}
+            columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in measured}
+            object.__setattr__(self, "key", digest({**columns, "settings": dict(self.provenance.settings)}))
         if not math.isfinite(self.value):
             raise StoreError(
                 f"{self.metric} of {self.model or self.study} is {self.value}",
@@ -108,18 +135,9 @@ class Observation:
                 fix="a measurement that failed is not stored; look at its log",
             )
 
-    @property
-    def key(self) -> str:
-        """16 hex digits that identify the measurement, whatever its value came out as."""
-        measured = {"value", "stderr", "n_samples", "unit", "provenance"}
-        identity = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in measured}
-        identity["settings"] = dict(self.provenance.settings)
-        text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
     def to_json(self) -> str:
         """One line of the store, its checksum last."""
-        return lines.sealed(json.dumps(lines.finite({**asdict(self), "key": self.key}), separators=(",", ":")))
+        return lines.sealed(json.dumps(lines.finite(asdict(self)), separators=(",", ":")))
 
     @classmethod
     def from_json(cls, line: str) -> Observation:
@@ -132,6 +150,8 @@ class Observation:
             a checksum (written by hand) is taken as it stands.
         """
         row = lines.parsed(line)
+        if not KEY.fullmatch(row.get("key", "")):
+            row.pop("key", None)
         row["provenance"] = Provenance(**lines.provenance(row.get("provenance")))
         try:
             return cls(**row)
@@ -215,8 +235,8 @@ class ObservationStore:
         table = []
         for row in self:
             flat = {f.name: getattr(row, f.name) for f in fields(row)}
-            table.append({**row.provenance.settings, **flat, "key": row.key})
-        columns = [f.name for f in fields(Observation)] + ["key"]
+            table.append({**row.provenance.settings, **flat})
+        columns = [f.name for f in fields(Observation)]
         return pd.DataFrame(table) if table else pd.DataFrame(columns=columns)
 
     def save_arrays(self, key: str, arrays: Mapping[str, np.ndarray]) -> Path:
@@ -260,33 +280,7 @@ class ObservationStore:
             raise StoreError(f"cannot read {self.path}: {error.strerror}") from error
 
 
-def with_settings(observation: Observation, **settings: Scalar) -> Observation:
-    """The same observation with more settings (and so another key)."""
-    provenance = observation.provenance
-    merged = {**provenance.settings, **settings}
-    return replace(observation, provenance=replace(provenance, settings=merged))
-
-
-@cache
-def _environment() -> dict[str, str]:
-    versions = {}
-    for package in VERSIONED:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "absent"
-    return {
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "git": _git_commit(),
-        **versions,
-    }
-
-
-def _git_commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, timeout=5)
-    except (OSError, subprocess.TimeoutExpired):
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+def digest(identity: Mapping[str, Any]) -> str:
+    """16 hex digits of a table."""
+    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Protocol, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Protocol, get_args, get_origin, get_type_hints
 
 from llmprobe.errors import ConfigError
 
@@ -131,8 +131,24 @@ def one_of(what: str, name: str, known: Iterable[str], fix: str = "") -> str:
     raise ConfigError(f"unknown {what} {name!r}", expected=f"one of {', '.join(names)}", fix=meant or fix)
 
 
+@dataclass(frozen=True)
+class _Among:
+    """One of the values of a ``Literal``."""
+
+    values: tuple[Any, ...]
+
+    @property
+    def expected(self) -> str:
+        return f"one of {', '.join(map(str, self.values))}"
+
+    def holds(self, value: Any) -> bool:
+        return value in self.values
+
+
 def _rules(hint: Any, value: Any) -> Iterator[tuple[Rule, Any]]:
-    if get_origin(hint) is Annotated:
+    if get_origin(hint) is Literal:
+        yield _Among(get_args(hint)), value
+    elif get_origin(hint) is Annotated:
         inner, *marks = get_args(hint)
         yield from ((mark, value) for mark in marks if hasattr(mark, "holds"))
         yield from _rules(inner, value)

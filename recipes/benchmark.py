@@ -31,7 +31,6 @@ from llmprobe.loss.windows import Window, cut_windows
 from llmprobe.overlap.statistics import overlap_statistics, second_moments
 from llmprobe.weights.unembedding import read_unembedding
 from toymodels.superposition.config import SuperpositionConfig, preset
-from toymodels.superposition.features import frequencies
 from toymodels.superposition.training import Run, schedule, train
 
 COMPARISONS: dict[str, Callable[[Options], None]] = {}
@@ -60,9 +59,7 @@ class DenseToy:
 
     def __init__(self, config: SuperpositionConfig) -> None:
         c = self.config = config
-        self.p = frequencies(
-            c.frequency_law, c.n, density=c.activation_density, exponent=c.data_exponent, length=c.decay_length
-        ).float()
+        self.p = c.frequencies().float()
         self.generator = torch.Generator().manual_seed(c.seed)
         self.W = (torch.randn(c.n, c.m, generator=self.generator) / math.sqrt(c.m)).requires_grad_()
         self.b = torch.randn(c.n, generator=self.generator).requires_grad_()

@@ -16,12 +16,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
+from llmprobe.measure import LOSS_METRICS, OVERLAP_METRICS, is_measured, loss_observations, overlap_observations
 
 from llmprobe import console
 from llmprobe.loss.corpus import open_corpus
 from llmprobe.loss.evaluate import evaluate_loss
 from llmprobe.loss.language_model import load_model
-from llmprobe.measure import LOSS_METRICS, OVERLAP_METRICS, is_measured, loss_observations, overlap_observations
 from llmprobe.observations import ObservationStore, Scalar
 from llmprobe.overlap.statistics import overlap_statistics
 from llmprobe.report.exponents import exponents
@@ -29,8 +29,9 @@ from llmprobe.report.published import published_overlaps
 from llmprobe.report.write import write_report
 from llmprobe.weights.fingerprint import fingerprint
 from llmprobe.weights.unembedding import read_unembedding
+from toymodels.executors import executor
 from toymodels.superposition.config import WIDTHS, preset
-from toymodels.superposition.runs import executor, sweep
+from toymodels.superposition.runs import sweep
 
 STUDY = "quickstart"
 

@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 from llmprobe import console
 from llmprobe.observations import ObservationStore
 from llmprobe.report.figures import COLOURS, STYLE, save
+from toymodels.executors import Machine
 from toymodels.superposition.config import WIDTHS, preset
-from toymodels.superposition.runs import Machine
 from toymodels.superposition.width_curve import WidthCurve, width_curves
 
 STUDY = "toy_distributions"

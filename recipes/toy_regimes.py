@@ -25,8 +25,8 @@ from llmprobe import console
 from llmprobe.observations import ObservationStore
 from llmprobe.overlap.statistics import welch_mean_sq
 from llmprobe.report.figures import COLOURS, STYLE, save
+from toymodels.executors import Machine
 from toymodels.superposition.config import WIDTHS, preset
-from toymodels.superposition.runs import Machine
 from toymodels.superposition.theory import strong_exponent, weak_exponent
 from toymodels.superposition.width_curve import OVERLAPS, WidthCurve, width_curves
 

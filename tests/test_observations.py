@@ -6,6 +6,7 @@ import errno
 import logging
 import multiprocessing
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmprobe.errors import StoreError
-from llmprobe.observations import Observation, ObservationStore, Provenance, with_settings
+from llmprobe.observations import Identity, Observation, ObservationStore, Provenance
 
 
 def row(value: float = 1.5, **columns: object) -> Observation:
@@ -50,8 +51,25 @@ def test_any_row_survives_the_round_trip(value: float, model: str, setting: str 
 def test_key_is_what_was_measured_not_how_it_came_out() -> None:
     one = row(1.0, stderr=0.1, provenance=Provenance.here({"seed": 0}, seconds=1))
     assert one.key == row(2.0, n_samples=7, provenance=Provenance.here({"seed": 0}, seconds=9)).key
-    assert one.key != with_settings(one, seed=1).key
+    assert one.key != row(1.0, provenance=Provenance({"seed": 1})).key
     assert one.key != row(1.0, m=9, provenance=Provenance({"seed": 0})).key
+
+
+def test_an_identity_is_known_before_the_measurement_and_found_after_it(tmp_path: Path) -> None:
+    asked = Identity(study="s", source_kind="llm", metric="loss", model="me/m", corpus="c4", settings={"context": 9000})
+    store = ObservationStore(tmp_path / "o.jsonl")
+    store.append(asked.observe(2.5, record={"context_granted": 1024}, revision="a" * 40, m=64, n=100))
+    (found,) = store
+    assert found.key == asked.key
+    assert (found.value, found.m, found.provenance.settings["context"]) == (2.5, 64, 9000)
+    for change in ({"model": "me/n"}, {"corpus": "pile"}, {"metric": "bits_per_byte"}, {"settings": {"context": 9}}):
+        assert replace(asked, **change).key != asked.key
+
+
+def test_a_key_of_another_kind_is_not_believed(tmp_path: Path) -> None:
+    row_ = Observation(study="s", source_kind="toy", metric="loss", value=1.0, key="../../etc")
+    again = Observation.from_json(row_.to_json())
+    assert again.key == Observation(study="s", source_kind="toy", metric="loss", value=1.0).key
 
 
 def test_later_row_of_the_same_key_wins(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ import torch
 
 from llmprobe.errors import ConfigError
 from llmprobe.observations import ObservationStore
+from toymodels.executors import executor
+from toymodels.processes import Processes
 from toymodels.superposition.config import SuperpositionConfig
-from toymodels.superposition.runs import Processes, executor, sweep, trained_arrays
+from toymodels.superposition.runs import sweep, trained_arrays
 
 TINY = SuperpositionConfig(n=60, m=5, batch=128, steps=200, seed=3)
 GRID = [dataclasses.replace(TINY, m=m, weight_decay=g) for g in (-1.0, 0.3) for m in (4, 8)]
@@ -46,7 +48,7 @@ def test_a_second_sweep_trains_nothing(serial, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("toymodels.superposition.runs.train_replicas", None)
     assert sweep(GRID, serial, progress=False) == first
     assert without_time(first)[0]["m"] == 4
-    assert len(values(serial)) == 5 * len(GRID)
+    assert len(values(serial)) == 14 * len(GRID)  # four of its own, ten overlaps
 
 
 def test_only_what_is_missing_is_trained(serial, tmp_path) -> None:
@@ -187,8 +189,8 @@ BAD = {
     "frequency law 'zipf'": ["--frequency-law", "zipf"],
     "activation density 50": ["--activation-density", "50"],
     "do not fit in memory": ["--batch", "100000000000"],
-    "preset 'huge'": ["--preset", "huge"],
-    "device 'quantum'": ["--device", "quantum"],
+    "unknown preset 'huge'": ["--preset", "huge"],
+    "--device quantum": ["--device", "quantum"],
     "no dask scheduler": ["--cluster", "nowhere"],
 }
 

@@ -158,7 +158,7 @@ def test_configs_that_cannot_be() -> None:
         TeacherConfig(n=8, k=9)
     with pytest.raises(ConfigError, match="student 'tiny'"):
         TeacherConfig(student="tiny")
-    with pytest.raises(ConfigError, match="a > 0"):
+    with pytest.raises(ConfigError, match="a = 0.0; expected more than 0"):
         TeacherConfig(a=0.0)
 
 
@@ -166,10 +166,7 @@ def test_configs_that_cannot_be() -> None:
     ("options", "message"),
     [
         ({"colour": "red"}, "options colour of student 'small'"),
-        ({"trains": ("D",)}, "a student that trains D"),
         ({"trains": ()}, "a student that trains nothing"),
-        ({"embedding": "flat"}, "embedding 'flat'"),
-        ({"rule": "best"}, "rule 'best'"),
         ({"rate": 0.0}, "rate = 0"),
         ({"trains": ("B", "c")}, "a bias on features of random amplitude"),
     ],
@@ -222,7 +219,7 @@ def test_each_program_is_kept_when_it_is_done(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("toymodels.teacher.run.learn_biases", killed)
     with pytest.raises(KeyboardInterrupt):
         run_missing(configs, store, device="cpu")
-    assert len(store.keys()) == 4
+    assert len(store.keys()) == 8  # the last loss and the exponent of four runs
     again = run_missing(configs, store, device="cpu")
     assert len(calls) == 4  # one program more, for the fifth run
     assert [r.fit.exponent for r in again] == [r.fit.exponent for r in run_all(configs, device="cpu")]

@@ -204,7 +204,7 @@ def test_embeddings_have_unit_columns(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_adam_is_torch_s() -> None:
-    row = Student(optimiser="adam")
+    row = Student(optimizer="adam")
     ours = torch.randn(1, 4, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     theirs = ours[0].clone().requires_grad_()
     reference, descent = torch.optim.Adam([theirs], lr=0.01), Descent(row, [0.01], ours)

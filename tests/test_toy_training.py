@@ -12,7 +12,7 @@ from toymodels.superposition import training
 from toymodels.superposition.config import PRESETS, WIDTHS, SuperpositionConfig, preset
 from toymodels.superposition.features import Sampler, frequencies
 from toymodels.superposition.gradient import forward
-from toymodels.superposition.result import observation
+from toymodels.superposition.result import identities
 from toymodels.superposition.training import initial, schedule, stream, train, train_replicas
 
 TINY = SuperpositionConfig(n=60, m=5, batch=128, steps=300, seed=3, average=50)
@@ -193,9 +193,9 @@ def test_observations_carry_what_identifies_a_run() -> None:
         300,
     )
     assert loss.stderr == pytest.approx(result.loss_std / 50**0.5)
-    assert loss.key == observation(TINY, "test", "loss").key
+    assert loss.key == identities(TINY, "test")[0].key
     for change in ({"seed": 4}, {"weight_decay": -0.5}, {"steps": 301}, {"batch": 64}, {"data_exponent": 0.5}):
-        assert observation(dataclasses.replace(TINY, **change), "test", "loss").key != loss.key
+        assert identities(dataclasses.replace(TINY, **change), "test")[0].key != loss.key
 
 
 def test_biases_may_start_at_zero() -> None:
@@ -204,8 +204,7 @@ def test_biases_may_start_at_zero() -> None:
     assert float(ordinary[:, -1].std()) == pytest.approx(1, rel=0.3)
     assert not level[:, -1].any()
     zero = dataclasses.replace(TINY, bias_start=0.0)
-    assert observation(zero, "t", "loss").key != observation(TINY, "t", "loss").key
-    assert "bias_start" not in TINY.settings()  # or runs of earlier versions would be trained again
+    assert identities(zero, "t")[0].key != identities(TINY, "t")[0].key
     # with decay, an output that starts below −|W_i|² max(v) never fires: at zero none does
     weak = dataclasses.replace(TINY, n=200, m=10, weight_decay=0.1, steps=1500)
     norms = train(dataclasses.replace(weak, bias_start=0.0), device="cpu").W[:10].norm(dim=1)
@@ -217,9 +216,9 @@ def test_a_file_of_weights_counts_by_its_content(tmp_path) -> None:
     one.write_text("\n".join(["1"] * 60))
     two.write_text("\n".join(["1"] * 60))
     configs = [dataclasses.replace(TINY, frequency_law=str(path), steps=20) for path in (one, two)]
-    assert observation(configs[0], "t", "loss").key == observation(configs[1], "t", "loss").key
+    assert identities(configs[0], "t")[0].key == identities(configs[1], "t")[0].key
     two.write_text("\n".join(["1"] * 59 + ["2"]))
-    assert observation(configs[0], "t", "loss").key != observation(configs[1], "t", "loss").key
+    assert identities(configs[0], "t")[0].key != identities(configs[1], "t")[0].key
     assert train(configs[0], device="cpu").loss > 0
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from llmprobe import console
-from llmprobe.settings import Count, Device, DType, Settings
+from llmprobe.measurements import LossSettings, family_columns, loss_rows, loss_work
+from llmprobe.observations import ObservationStore
+from llmprobe.study import Result, keep
 
 if TYPE_CHECKING:
     from llmprobe.loss.corpus import Corpus
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Loss(Settings):
+class Loss(LossSettings):
     """Measure the mean next-token loss of models on a corpus, with its standard error over documents."""
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
@@ -26,20 +28,6 @@ class Loss(Settings):
     (`corpora`), or a .txt, .jsonl or .parquet file."""
     corpora: tuple[str, ...] = ()
     """Files of your own corpora."""
-    context: Count = 1024
-    """Tokens per window; never more than the model's positions."""
-    max_tokens: Count | None = None
-    """Score at most this many tokens, from the front of the corpus."""
-    max_documents: Count | None = None
-    """Use this many documents: the fair limit between models with different tokenizers."""
-    prefix: Literal["auto", "bos", "eos", "none"] = "auto"
-    """Token before each window: BOS, else EOS, else none."""
-    dtype: DType = "float32"
-    """float32 for figures to report; bfloat16 and float16 are faster and less exact."""
-    device: Device = "auto"
-    """auto, cpu, cuda or mps."""
-    batch_tokens: Count | None = None
-    """Tokens per forward pass; the default fits the device."""
     toml: tuple[str, ...] = ()
     """Files of your own families."""
     store: str | None = None
@@ -62,24 +50,11 @@ class Loss(Settings):
 
     def _measure(self, source: str, corpus: Corpus, first: LossResult | None) -> LossResult:
         """Measure, store and show; a result that cannot be stored is shown all the same."""
-        from llmprobe.loss.evaluate import evaluate_loss
-        from llmprobe.loss.language_model import load_model
-
-        model = load_model(source, dtype=self.dtype, device=self.device)
-        result = evaluate_loss(
-            model,
-            corpus,
-            context=self.context,
-            max_tokens=self.max_tokens,
-            prefix=self.prefix,
-            batch_tokens=self.batch_tokens,
-            max_documents=self.max_documents,
-            resume=True,
-            progress=True,
-        )
+        model = self.load(source)
+        result = self.measure(model, corpus, progress=True)
         try:
             if self.store:
-                self._store(self.store, result, model.width)
+                self._store(self.store, result, corpus, model.width)
         finally:
             if self.json:
                 console.emit(result.summary())
@@ -88,15 +63,10 @@ class Loss(Settings):
         result.stored()
         return result
 
-    def _store(self, path: str, result: LossResult, width: int) -> None:
-        from llmprobe.families import columns, load_families
-        from llmprobe.measure import loss_observations
-        from llmprobe.observations import ObservationStore
-
-        store = ObservationStore(path)
-        rows = loss_observations("loss", result, m=width, **columns(load_families(*self.toml), result.source))
-        store.append(*rows)
-        store.save_arrays(rows[0].key, vars(result.documents))
+    def _store(self, path: str, result: LossResult, corpus: Corpus, width: int) -> None:
+        work = loss_work("loss", result.source, [corpus], self)
+        rows = loss_rows(work.identities, result, m=width, **family_columns(result.source, self.toml))
+        keep(ObservationStore(path), Result(rows, vars(result.documents)))
 
 
 def _show(result: LossResult, first: LossResult | None) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 from llmprobe import console
-from llmprobe.commands.matrix import MatrixSettings
-from llmprobe.settings import Count, Natural
+from llmprobe.measurements import OverlapSettings, family_columns, overlap_result, overlap_work
+from llmprobe.observations import ObservationStore
+from llmprobe.study import keep
 
 
 @dataclass(frozen=True)
-class Overlap(MatrixSettings):
+class Overlap(OverlapSettings):
     """Measure how the unembedding rows of models overlap, and place each in its superposition regime.
 
     Only the one matrix is read. Raw overlaps contain the common mean direction of all rows; centred ones do not.
@@ -22,12 +23,6 @@ class Overlap(MatrixSettings):
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]
     """org/name, org/name@revision, a folder, a .safetensors or .gguf file, or sample:smollm2-135m."""
-    method: Literal["auto", "exact", "sampled"] = "auto"
-    """Mean |cos| over all pairs, over a sample of rows, or whichever takes seconds."""
-    rows: Count = 1024
-    """Rows sampled against all others."""
-    seed: Natural = 0
-    """Of the sample."""
     store: str | None = None
     """Append the observations to this JSONL file."""
     json: bool = False
@@ -47,26 +42,13 @@ class Overlap(MatrixSettings):
                 _show(row)
 
     def _measure(self, source: str) -> dict[str, Any]:
-        from llmprobe.overlap.statistics import overlap_statistics
-
         started = time.perf_counter()
         matrix = self.read(source)
-        statistics = overlap_statistics(
-            matrix.W,
-            method=self.method,
-            rows=self.rows,
-            seed=self.seed,
-            drop_zero_rows=self.drop_zero_rows,
-            progress=True,
-        )
+        statistics = self.measure(matrix, progress=True)
         seconds = time.perf_counter() - started
         if self.store:
-            from llmprobe.families import columns, load_families
-            from llmprobe.measure import overlap_observations
-            from llmprobe.observations import ObservationStore
-
-            about = columns(load_families(*self.toml), source)
-            ObservationStore(self.store).append(*overlap_observations("overlap", matrix, statistics, **about))
+            store, work = ObservationStore(self.store), overlap_work("overlap", source, self)
+            keep(store, overlap_result(work.identities, matrix, statistics, **family_columns(source, self.toml)))
         read = {key: getattr(matrix, key) for key in ("source", "revision", "tensor", "dtype", "tied", "bytes_read")}
         return {**read, **asdict(statistics), "seconds": seconds}
 

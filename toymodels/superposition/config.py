@@ -8,97 +8,81 @@ from __future__ import annotations
 import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from jaxtyping import Float
+from torch import Tensor
 
 from llmprobe.errors import ConfigError
 from llmprobe.observations import Scalar
-from toymodels.superposition.features import AMPLITUDE_LAWS, FREQUENCY_LAWS
+from llmprobe.settings import Count, Natural, NonNegative, Positive, Settings, Share, Within, one_of
+from toymodels.superposition.features import FREQUENCY_LAWS, frequencies
 
 REFERENCE_WIDTH = 8  # width at which a rate is quoted when it depends on the width
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuperpositionConfig:
+class SuperpositionConfig(Settings):
     """Everything that decides the outcome of a run; what does not (device, threads, folders) is not here.
 
-    Attributes
-    ----------
-    n, m
-        Features and width (m ≤ n).
-    frequency_law
-        ``power``, ``exponential``, ``linear``, or a file of n weights.
-    data_exponent
-        α of the power law p_i ∝ i^(−α).
-    decay_length
-        τ of the exponential law, in features.
-    activation_density
-        E = Σ p_i, features active in a sample.
-    amplitude_law
-        ``uniform`` on (0, 2), ``constant`` 1, or ``exponential`` with mean 1.
-    importance
-        Feature i weighs importance^(i−1) in the loss (Elhage et al. 2022); 1 weighs all alike.
-    weight_decay
-        γ: decay for γ ≥ 0, growth to unit row norm for γ < 0.
-    batch, steps, seed
-        Rows per step, steps, seed of start and data.
-    rate, rate_exponent
-        Peak rate of W: rate · (8/m)^rate_exponent.
-    bias_rate, bias_rate_exponent
-        The same for b.
-    bias_start
-        b starts from N(0, bias_start²): 1 as published, which leaves features whose b is too low ever to fire.
-    warmup
-        Share of the steps with a linearly rising rate; then a cosine.
-    final_rate
-        Rate at the end, as a share of the peak.
-    average
-        Steps at the end whose mean loss is reported.
+    Raises
+    ------
+    SettingError
+        A number out of range; m > n.
+    ConfigError
+        A weight decay that moves a row by its whole length a step.
     """
 
-    n: int = 1000
-    m: int = 10
+    n: Count = 1000
+    """Features."""
+    m: Annotated[Count, tyro.conf.Suppress] = 10
+    """Width, m ≤ n. (The command line takes several as --widths.)"""
     frequency_law: str = "power"
+    """power, exponential, linear, or a file of n weights."""
     data_exponent: float = 1.0
-    decay_length: float = 400.0
-    activation_density: float = 1.0
-    amplitude_law: str = "uniform"
-    importance: float = 1.0
+    """α of the power law p_i ∝ i^(−α)."""
+    decay_length: Positive = 400.0
+    """τ of the exponential law, in features."""
+    activation_density: Positive = 1.0
+    """E = Σ p_i, features active in a sample."""
+    amplitude_law: Literal["uniform", "constant", "exponential"] = "uniform"
+    """Of v: uniform on (0, 2), constant 1, or exponential with mean 1."""
+    importance: Positive = 1.0
+    """Feature i weighs importance^(i−1) in the loss (Elhage et al. 2022); 1 weighs all alike."""
     weight_decay: float = -1.0
-    batch: int = 2048
-    steps: int = 20000
-    seed: int = 0
-    rate: float = 0.01
+    """γ: decay for γ ≥ 0 (weak superposition), growth to unit row norm for γ < 0 (strong)."""
+    batch: Count = 2048
+    """Rows per step."""
+    steps: Count = 20000
+    """Steps."""
+    seed: Natural = 0
+    """Of start and data."""
+    rate: Positive = 0.01
+    """Peak rate of W: rate · (8/m)^rate_exponent."""
     rate_exponent: float = 0.0
-    bias_rate: float = 0.01
+    """How the rate of W depends on the width."""
+    bias_rate: Positive = 0.01
+    """Peak rate of b: bias_rate · (8/m)^bias_rate_exponent."""
     bias_rate_exponent: float = 0.0
-    bias_start: float = 1.0
-    warmup: float = 0.1
-    final_rate: float = 0.05
-    average: int = 100
+    """How the rate of b depends on the width."""
+    bias_start: NonNegative = 1.0
+    """b starts from N(0, bias_start²): 1 as published, which leaves features whose b is too low ever to fire."""
+    warmup: Annotated[float, Within(0.0, 0.999)] = 0.1
+    """Share of the steps with a linearly rising rate; then a cosine."""
+    final_rate: Share = 0.05
+    """Rate at the end, as a share of the peak."""
+    average: Count = 100
+    """Steps at the end whose mean loss is reported."""
 
     def __post_init__(self) -> None:
-        for name in ("n", "m", "batch", "steps", "average"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} = {getattr(self, name)}", expected="at least 1")
+        super().__post_init__()
         if self.m > self.n:
             raise ConfigError(
                 f"width m = {self.m} with n = {self.n} features",
                 expected="m ≤ n: with more dimensions than features there is nothing to superpose",
                 fix="lower --widths or raise --n",
             )
-        if not 0 <= self.warmup < 1 or not 0 <= self.final_rate <= 1:
-            raise ConfigError(
-                f"warmup = {self.warmup:g}, final_rate = {self.final_rate:g}", expected="shares between 0 and 1"
-            )
-        if not (self.rate > 0 and self.bias_rate > 0 and self.importance > 0 and self.decay_length > 0):
-            raise ConfigError(
-                f"rate = {self.rate:g}, bias_rate = {self.bias_rate:g}, importance = {self.importance:g}, "
-                f"decay_length = {self.decay_length:g}",
-                expected="numbers above 0",
-            )
-        if self.bias_start < 0:
-            raise ConfigError(f"bias_start = {self.bias_start:g}", expected="a standard deviation, at least 0")
-        if self.amplitude_law not in AMPLITUDE_LAWS:
-            raise ConfigError(f"amplitude law {self.amplitude_law!r}", expected=f"one of {', '.join(AMPLITUDE_LAWS)}")
         if abs(self.weight_decay) * self.peak_rate >= 1:
             raise ConfigError(
                 f"weight decay {self.weight_decay:g} at rate {self.peak_rate:g} moves a row by its whole length a step",
@@ -120,11 +104,14 @@ class SuperpositionConfig:
         """``strong`` (growth) or ``weak`` (decay): what the sign of γ is meant to bring about."""
         return "strong" if self.weight_decay < 0 else "weak"
 
+    def frequencies(self) -> Float[Tensor, " n"]:
+        """p_i of these features."""
+        law, length = self.frequency_law, self.decay_length
+        return frequencies(law, self.n, density=self.activation_density, exponent=self.data_exponent, length=length)
+
     def settings(self) -> dict[str, Scalar]:
-        """What identifies a run beside n, m and its steps; a file of weights counts by its content."""
-        values: dict[str, Scalar] = {k: v for k, v in asdict(self).items() if k not in ("n", "m", "steps")}
-        if self.bias_start == 1:
-            del values["bias_start"]  # runs from before there was a choice are still found
+        """What identifies a run; a file of weights counts by its content."""
+        values: dict[str, Scalar] = asdict(self)
         if self.frequency_law not in FREQUENCY_LAWS and Path(self.frequency_law).is_file():
             content = Path(self.frequency_law).read_bytes()
             values["frequency_law"] = f"sha256:{hashlib.sha256(content).hexdigest()[:16]}"
@@ -157,6 +144,4 @@ WIDTHS: dict[str, tuple[int, ...]] = {
 
 def preset(name: str, **changes: Scalar) -> SuperpositionConfig:
     """The named settings with changes."""
-    if name not in PRESETS:
-        raise ConfigError(f"preset {name!r}", expected=f"one of {', '.join(PRESETS)}")
-    return SuperpositionConfig(**{**PRESETS[name], **changes})  # type: ignore[arg-type]
+    return SuperpositionConfig(**{**PRESETS[one_of("preset", name, PRESETS)], **changes})  # type: ignore[arg-type]

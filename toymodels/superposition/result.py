@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from llmprobe.observations import Observation, Provenance
+from llmprobe.measurements import OVERLAP_METRICS, overlap_rows
+from llmprobe.observations import Identity, Observation
 from llmprobe.overlap.regime import fraction_longer
-from llmprobe.overlap.statistics import second_moments
+from llmprobe.overlap.statistics import OverlapStatistics, overlap_statistics
 from toymodels.superposition.config import SuperpositionConfig
 
-METRICS = ("loss", "loss_std", "mean_sq_cos", "phi_half", "phi_one")
+OWN_METRICS = ("loss", "loss_std", "phi_half", "phi_one")
+METRICS = (*OWN_METRICS, "mean_sq_cos")  # by which a run counts as stored; other overlaps may be undefined
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,13 @@ class SuperpositionResult:
         tail = self.losses[-self.config.average :].double()
         return float(tail.std()) if len(tail) > 1 else 0.0
 
+    @cached_property
+    def overlaps(self) -> OverlapStatistics | None:
+        """Overlaps of W, as of any unembedding, rows of norm zero left out; None where fewer than two are left."""
+        if int((torch.linalg.vector_norm(self.W, dim=1) > 0).sum()) < 2:
+            return None
+        return overlap_statistics(self.W, drop_zero_rows=True)
+
     def row(self) -> dict[str, Any]:
         """The line of ``toymodels superposition --json``."""
         c = self.config
@@ -64,7 +75,7 @@ class SuperpositionResult:
             "seed": c.seed,
             "loss": self.loss,
             "loss_std": self.loss_std,
-            "mean_sq_cos": second_moments(self.W, drop_zero_rows=True).mean_sq_cos if c.n > 1 else 0.0,
+            "mean_sq_cos": self.overlaps.mean_sq_cos if self.overlaps else 0.0,
             "phi_half": fraction_longer(norms, 0.5),
             "phi_one": fraction_longer(norms, 1.0),
             "seconds": self.seconds,
@@ -72,28 +83,25 @@ class SuperpositionResult:
 
     def observations(self, study: str) -> list[Observation]:
         """One row per metric; the error of the loss is that of a mean over independent batches."""
-        row, c = self.row(), self.config
+        c, values = self.config, self.row()
+        record = {"seconds": round(self.seconds, 3), "device": self.device}
+        about = {"family": f"toy-{c.regime}", "n_params": c.n * (c.m + 1), "step": c.steps}
         stderr = self.loss_std / math.sqrt(min(c.average, c.steps))
-        blank = observation(c, study, "loss", 0.0, seconds=round(self.seconds, 3), device=self.device)
-        return [
-            replace(blank, metric=metric, value=row[metric], stderr=stderr if metric == "loss" else None)
-            for metric in METRICS
-        ]
+        samples = {"m": c.m, "n": c.n, "n_samples": c.average * c.batch}
+        own = [
+            one.observe(values[one.metric], stderr=stderr if one.metric == "loss" else None, record=record,
+                        **about, **samples)
+            for one in identities(c, study, OWN_METRICS)
+        ]  # fmt: skip
+        if self.overlaps is None:
+            return own
+        return own + overlap_rows(identities(c, study, OVERLAP_METRICS), self.overlaps, record, **about)
 
 
-def observation(config: SuperpositionConfig, study: str, metric: str, value: float = 0.0, **record: Any) -> Observation:
-    """A row of a run's metric; with the value left out it serves to look the run up."""
-    return Observation(
-        study=study,
-        source_kind="toy",
-        family=f"toy-{config.regime}",
-        model="superposition",
-        m=config.m,
-        n=config.n,
-        n_params=config.n * (config.m + 1),
-        step=config.steps,
-        metric=metric,
-        value=value,
-        n_samples=config.average * config.batch,
-        provenance=Provenance.here(config.settings(), **record),
+def identities(config: SuperpositionConfig, study: str, metrics: Sequence[str] = METRICS) -> tuple[Identity, ...]:
+    """What a run is asked for: by these its rows are found again."""
+    settings = config.settings()
+    return tuple(
+        Identity(study=study, source_kind="toy", metric=metric, model="superposition", settings=settings)
+        for metric in metrics
     )

@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ from llmprobe.observations import Observation, ObservationStore
 from toymodels.processes import Processes, report
 from toymodels.superposition.checkpoint import forget_checkpoint
 from toymodels.superposition.config import SuperpositionConfig
-from toymodels.superposition.result import METRICS, SuperpositionResult, observation
+from toymodels.superposition.result import METRICS, SuperpositionResult, identities
 from toymodels.superposition.training import shared_settings, train_replicas
 
 ATTEMPTS = 3  # how often a run is handed out before workers that keep dying are an error
@@ -79,7 +77,7 @@ def sweep(
     stored = {} if store is None else {row.key: row for row in store}
     folder = None if store is None else store.path.parent / "checkpoints"
     for index, config in enumerate(configs):
-        found = [stored.get(observation(config, study, metric).key) for metric in METRICS]
+        found = [stored.get(one.key) for one in identities(config, study)]
         if all(found):
             rows[index] = _row(config, [row for row in found if row is not None])
             forget_checkpoint(_checkpoint(folder, [config], study))  # of a run killed after it was stored
@@ -114,57 +112,6 @@ def _keep(store: ObservationStore, study: str, result: SuperpositionResult, *, a
 def trained_arrays(store: ObservationStore, config: SuperpositionConfig, study: str = "toymodels") -> dict[str, Any]:
     """W, b and losses kept by `sweep`; `StoreError` if there are none."""
     return store.load_arrays(_key(config, study))
-
-
-@contextmanager
-def executor(workers: int = 1, cluster: str | None = None) -> Iterator[Executor | None]:
-    """Processes on this machine, or the workers of a dask scheduler; None for a single worker.
-
-    Raises
-    ------
-    ConfigError
-        No scheduler answers, or `distributed` is not installed.
-    """
-    if cluster is not None:
-        with _dask(cluster) as pool:
-            yield pool
-    elif workers > 1:
-        with Processes(workers) as pool:
-            yield pool
-    else:
-        yield None
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where the runs of a study are trained: the base of a recipe's settings."""
-
-    workers: int = 2
-    """Runs at a time on this machine."""
-    cluster: str | None = None
-    """Address of a dask scheduler to send the runs to instead."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
-
-    def executor(self) -> AbstractContextManager[Executor | None]:
-        """See `executor`."""
-        return executor(self.workers, self.cluster)
-
-
-@contextmanager
-def _dask(address: str) -> Iterator[Executor]:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ConfigError("--cluster needs dask", fix="pip install 'llmprobe[cluster]'") from error
-    try:
-        client = Client(address, timeout=10)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"no dask scheduler answers at {address}", fix="start one with `dask scheduler`, and `dask worker ADDRESS`"
-        ) from error
-    with client:
-        yield client.get_executor()
 
 
 def _units(configs: Sequence[SuperpositionConfig], missing: Sequence[int], size: int) -> list[tuple[int, ...]]:
@@ -254,7 +201,7 @@ def _checkpoint(folder: Path | None, runs: Sequence[SuperpositionConfig], study:
 
 
 def _key(config: SuperpositionConfig, study: str) -> str:
-    return observation(config, study, METRICS[0]).key
+    return identities(config, study)[0].key
 
 
 def _row(config: SuperpositionConfig, found: Sequence[Observation]) -> dict[str, Any]:

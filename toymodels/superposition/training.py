@@ -28,7 +28,7 @@ from llmprobe.errors import ConfigError, StoreError
 from llmprobe.observations import Scalar
 from toymodels.superposition.checkpoint import own_checkpoint, read_checkpoint, write_checkpoint
 from toymodels.superposition.config import SuperpositionConfig
-from toymodels.superposition.features import CHUNK_EVENTS, Batch, Sampler, frequencies
+from toymodels.superposition.features import CHUNK_EVENTS, Batch, Sampler
 from toymodels.superposition.gradient import Gradient
 from toymodels.superposition.optimizer import AdamW
 from toymodels.superposition.result import SuperpositionResult
@@ -135,18 +135,7 @@ class Run:
     ) -> None:
         self.configs, self.config = configs, configs[0]
         c = self.config
-        p = torch.stack(
-            [
-                frequencies(
-                    k.frequency_law,
-                    k.n,
-                    density=k.activation_density,
-                    exponent=k.data_exponent,
-                    length=k.decay_length,
-                )
-                for k in configs
-            ]
-        )
+        p = torch.stack([k.frequencies() for k in configs])
         self.P = torch.stack([initial(k) for k in configs]).to(device, dtype)
         self.optimizer = AdamW(self.P, [k.weight_decay for k in configs])
         seeds = [stream(k.seed, "data") for k in configs]
@@ -163,7 +152,7 @@ class Run:
     def advance(self, until: int) -> None:
         """Train up to step `until`. Nothing here waits for the device."""
         c = self.config
-        mean, slope = 1 / c.batch, 1 / (c.batch * c.n)  # the optimiser sees the loss per feature
+        mean, slope = 1 / c.batch, 1 / (c.batch * c.n)  # the optimizer sees the loss per feature
         while self.step < min(until, c.steps):
             batch = next(self._batches, None)
             if batch is None:

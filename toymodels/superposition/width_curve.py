@@ -18,9 +18,9 @@ from llmprobe.errors import FitError
 from llmprobe.fitting.window import WindowFit, fit_window
 from llmprobe.observations import ObservationStore
 from llmprobe.overlap.statistics import second_moments
+from toymodels.executors import Machine
 from toymodels.superposition.config import SuperpositionConfig
-from toymodels.superposition.features import frequencies
-from toymodels.superposition.runs import Machine, sweep, trained_arrays
+from toymodels.superposition.runs import sweep, trained_arrays
 from toymodels.superposition.theory import long_rows, plain_overlaps, unlearned_loss
 
 OVERLAPS = ("cosine, all rows", "cosine, |W| > 1", "plain product")
@@ -99,13 +99,7 @@ def width_curve(
         )
         for name, value in zip(OVERLAPS, values, strict=True):
             overlaps[name].append(value)
-        p = frequencies(
-            config.frequency_law,
-            config.n,
-            density=config.activation_density,
-            exponent=config.data_exponent,
-            length=config.decay_length,
-        )
+        p = config.frequencies()
         learned = torch.linalg.vector_norm(W, dim=1) > 0.5
         unlearned.append(unlearned_loss(p, learned, amplitude=config.amplitude_law))
         by_rank.append(unlearned_loss(p, int(learned.sum()), amplitude=config.amplitude_law))

@@ -4,58 +4,60 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from llmprobe.errors import ConfigError
 from llmprobe.observations import Scalar
+from llmprobe.settings import Count, Natural, NonNegative, Positive, SettingError, Settings
 from toymodels.teacher.students import Student, student
 from toymodels.teacher.theory import Task
 
 # fields of a student that a run may change; its time is the run's own
+FIXED_END = 1000.0  # last t of the window of the rule `fixed`
 OPTIONS = tuple(entry.name for entry in fields(Student) if entry.name not in ("time", "superposed", "note"))
 
 
 @dataclass(frozen=True)
-class TeacherConfig:
+class TeacherConfig(Settings):
     """One run.
 
-    Attributes
-    ----------
-    n, k
-        Features N and dimensions K ≤ N.
-    a, b
-        p_i ∝ i^(−a); the teacher is diag(i^(−b)).
-    student
-        A row of `toymodels.teacher.students.STUDENTS`, or ``none``: K = N, W = 1, linear, from zero, in closed form.
-    superposed
-        False for the control: the same student and start with K = N and W = 1.
-    seed
-        Of W, B and the data.
-    time
-        Last t = rate · steps; the student's own when left out.
-    options
-        Changes to the student, by the names of its fields: ``{"relu": False, "trains": ("B",)}``.
+    Raises
+    ------
+    SettingError
+        A number out of range.
+    ConfigError
+        K > N, or changes that the student does not know.
     """
 
-    n: int = 256
-    k: int = 128
-    a: float = 1.5
-    b: float = 1.0
+    n: Count = 256
+    """Features N."""
+    k: Count = 128
+    """Dimensions K ≤ N of the student."""
+    a: Positive = 1.5
+    """p_i ∝ i^(−a)."""
+    b: NonNegative = 1.0
+    """The teacher is diag(i^(−b))."""
     student: str = "small"
-    superposed: bool = True
-    seed: int = 0
-    time: float | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    """small, random, interference, none (K = N, W = 1, linear, from zero, in closed form), or another student."""
+    superposed: Annotated[bool, tyro.conf.Suppress] = True
+    """False for the control: the same student and start with K = N and W = 1."""
+    seed: Natural = 0
+    """Of W, B and the data."""
+    time: Positive | None = None
+    """Train until t = rate · steps is this; the student's own when left out."""
+    options: Annotated[Mapping[str, Any], tyro.conf.Suppress] = field(default_factory=dict)
+    """Changes to the student, by the names of its fields: ``{"relu": False, "trains": ("B",)}``."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.k <= self.n:
+        super().__post_init__()
+        if self.k > self.n:
             raise ConfigError(
                 f"K = {self.k} dimensions for N = {self.n} features",
                 expected="1 ≤ K ≤ N: with more dimensions than features there is nothing to superpose",
                 fix="lower --k or raise --n",
             )
-        if not (self.a > 0 and self.b >= 0 and (self.time is None or self.time > 0)):
-            raise ConfigError(f"a = {self.a:g}, b = {self.b:g}, time = {self.time}", expected="a > 0, b ≥ 0, time > 0")
         unknown = sorted(set(self.options) - set(OPTIONS))
         if unknown or (self.options and self.student == "none"):
             raise ConfigError(
@@ -77,14 +79,19 @@ class TeacherConfig:
         """What is to be learned."""
         return Task(self.n, self.a, self.b) if self.row is None else self.row.task(self.n, self.a, self.b)
 
+    def check_window(self) -> None:
+        """Raise `SettingError` where the run would end before the window that its exponent is read on."""
+        if self.row is not None and self.time is not None and self.row.rule == "fixed" and self.time < FIXED_END:
+            raise SettingError("time", self.time, f"at least {FIXED_END:g}, where the window of the rule fixed ends")
+
     @property
     def dimensions(self) -> int:
         """K, or N where the student has a dimension per feature."""
         return self.k if self.row is not None and self.row.superposed else self.n
 
     def settings(self) -> dict[str, Scalar]:
-        """What identifies a run beside N and K."""
-        own = {name: value for name, value in asdict(self).items() if name not in ("n", "k", "options")}
+        """What identifies a run."""
+        own = {name: value for name, value in asdict(self).items() if name != "options"} | {"k": self.dimensions}
         changes = {
             f"student.{name}": "+".join(value) if isinstance(value, tuple) else value
             for name, value in sorted(self.options.items())

@@ -50,7 +50,7 @@ class Descent:
     """Gradient descent, or Adam (0.9, 0.999, 1e-8), with a rate per run."""
 
     def __init__(self, row: Student, rates: Sequence[float], like: Tensor) -> None:
-        self.adam = row.optimiser == "adam"
+        self.adam = row.optimizer == "adam"
         self.rates = torch.tensor(list(rates), dtype=torch.float64).to(like)
         self.mean: dict[str, Tensor] = {}
         self.square: dict[str, Tensor] = {}
@@ -80,7 +80,7 @@ class Descent:
 
 def stable_rate(row: Student, W: Float[Tensor, "k n"] | None, task: Task) -> float:
     """The student's rate on a task; see `Student.rate`. W is None where it is the identity."""
-    if row.optimiser == "adam" or row.bias_only:
+    if row.optimizer == "adam" or row.bias_only:
         return row.rate
     C, bias = MODELS[row.data].moments(task)
     if W is None:
@@ -132,7 +132,7 @@ def descend(
     B = stacked([B for _, B in starts]).to(device, dtype)
     W = None if fixed else stacked([W for W, _ in starts]).to(device, dtype)
     model: Model = MODELS[row.data](row, tasks, seeds, W, B)
-    record, optimiser = Recorder(rates, row.time if until is None else until), Descent(row, rates, B)
+    record, optimizer = Recorder(rates, row.time if until is None else until), Descent(row, rates, B)
     if bar is not None:
         bar.reset(total=sum(int(steps[-1]) for steps in record.steps))
     curves: dict[int, Curve] = {}
@@ -151,8 +151,8 @@ def descend(
                 break
             running = [running[place] for place in keep]
             model.take(keep)
-            optimiser.take(keep)
-        optimiser.step(model.params, model.gradients())
+            optimizer.take(keep)
+        optimizer.step(model.params, model.gradients())
         model.forward()
         step += 1
         if bar is not None:

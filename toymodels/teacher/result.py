@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,12 +18,13 @@ from llmprobe.errors import FitError
 from llmprobe.fitting.estimator import fit
 from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.window import WindowFit, fit_window
-from llmprobe.observations import Observation, Provenance
-from toymodels.teacher.config import TeacherConfig
+from llmprobe.lines import finite
+from llmprobe.observations import Identity, Observation
+from toymodels.teacher.config import FIXED_END, TeacherConfig
 from toymodels.teacher.curve import Curve
 from toymodels.teacher.theory import finite_window, unsuperposed_exponent, unsuperposed_loss, unsuperposed_time
 
-FIXED = (30.0, 1000.0)
+FIXED = (30.0, FIXED_END)
 MIN_POINTS = 10
 MANY_DEAD = 0.1
 
@@ -222,15 +224,25 @@ class TeacherResult:
             "warnings": list(self.warnings),
         }
 
-    def observation(self, study: str = "teacher_student") -> Observation:
-        """The exponent as a row of the store; the curve belongs beside it, see `arrays`."""
-        beside = {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in self.to_dict(details=True).items()
+    def observations(self, study: str = "teacher_student") -> list[Observation]:
+        """The last loss, under whose key the curve belongs (see `arrays`), and the exponent where there is one."""
+        c = self.config
+        about: dict[str, Any] = {"family": "teacher-student", "m": c.dimensions, "n": c.n}
+        record = {
+            "seconds": self.seconds,
+            "device": self.device,
+            "first_loss": self.curve.first,
+            "zero_loss": self.curve.zero,
+            "rate": self.curve.rate,
+            "dead": self.curve.dead,
         }
-        row = observation(self.config, study, **beside, device=self.device, first_loss=self.curve.first)
-        error = self.fit.stderr if math.isfinite(self.fit.stderr) else None
-        return replace(row, value=self.fit.exponent, stderr=error, n_samples=self.fit.window.n_points)
+        rows = [identity(c, study, "final_loss").observe(float(self.curve.loss[-1]), record=record, **about)]
+        with suppress(FitError):
+            error = self.fit.stderr if math.isfinite(self.fit.stderr) else None
+            about |= {"stderr": error, "n_samples": self.fit.window.n_points}
+            record |= finite(self.to_dict(details=True))
+            rows.append(identity(c, study, "time_exponent").observe(self.fit.exponent, record=record, **about))
+        return rows
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The curve, to be kept under the observation's key."""
@@ -242,19 +254,10 @@ class TeacherResult:
         return (self.curve.t >= low * (1 - 1e-9)) & (self.curve.t <= high * (1 + 1e-9))
 
 
-def observation(config: TeacherConfig, study: str = "teacher_student", **record: Any) -> Observation:
-    """A run's row without its exponent: serves to look the run up."""
-    return Observation(
-        study=study,
-        source_kind="toy",
-        family="teacher-student",
-        model="teacher-student",
-        metric="time_exponent",
-        value=0.0,
-        m=config.dimensions,
-        n=config.n,
-        provenance=Provenance.here(config.settings(), **record),
-    )
+def identity(config: TeacherConfig, study: str, metric: Literal["final_loss", "time_exponent"]) -> Identity:
+    """What a run is asked for: by this its curve and exponent are found again."""
+    settings = config.settings()
+    return Identity(study=study, source_kind="toy", metric=metric, model="teacher-student", settings=settings)
 
 
 def _first_below(curve: Curve, level: float) -> float:

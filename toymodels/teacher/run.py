@@ -19,13 +19,12 @@ import torch
 from tqdm import tqdm
 
 from llmprobe.device import pick_device
-from llmprobe.errors import FitError
 from llmprobe.observations import ObservationStore
 from toymodels.teacher.bias_only import learn_biases
 from toymodels.teacher.config import TeacherConfig
 from toymodels.teacher.curve import PER_DECADE, Curve
 from toymodels.teacher.descent import descend
-from toymodels.teacher.result import TeacherResult, observation
+from toymodels.teacher.result import TeacherResult, identity
 from toymodels.teacher.theory import Task, unsuperposed_loss
 
 __all__ = ["TeacherConfig", "TeacherResult", "closed_form", "run", "run_all", "run_missing"]
@@ -127,14 +126,14 @@ def closed_form(task: Task, until: float | None = None) -> Curve:
 def run_missing(
     configs: Sequence[TeacherConfig], store: ObservationStore, *, study: str = "teacher_student", **options: Any
 ) -> list[TeacherResult]:
-    """`run_all` of what is not in the store yet; new exponents and curves are kept there, program by program.
+    """`run_all` of what is not in the store yet; new curves and exponents are kept there, program by program.
 
-    A run whose exponent cannot be read is given back like the others, but not kept.
+    A curve is kept whether or not an exponent can be read from it.
     """
     stored = {row.key: row for row in store}
     found: dict[int, TeacherResult] = {}
     for index, config in enumerate(configs):
-        row = stored.get(observation(config, study).key)
+        row = stored.get(identity(config, study, "final_loss").key)
         if row is not None:
             arrays, record = store.load_arrays(row.key), row.provenance.record
             numbers = (record[name] for name in ("first_loss", "zero_loss", "rate", "dead"))
@@ -143,10 +142,7 @@ def run_missing(
     missing = [index for index in range(len(configs)) if index not in found]
     for place, result in _trained([configs[index] for index in missing], **options):
         found[missing[place]] = result
-        try:
-            row = result.observation(study)
-        except FitError:
-            continue
-        store.save_arrays(row.key, result.arrays())
-        store.append(row)
+        rows = result.observations(study)
+        store.save_arrays(rows[0].key, result.arrays())
+        store.append(*rows)
     return [found[index] for index in range(len(configs))]

@@ -8,22 +8,22 @@ Source: arXiv:2602.01045 for the model; its abstract does not fix the student, s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import torch
+import tyro
 from jaxtyping import Float
 from torch import Tensor
 
 from llmprobe.errors import ConfigError
+from llmprobe.settings import Count, Positive, Settings, one_of
 from toymodels.superposition.training import stream
 from toymodels.teacher.theory import Task
 
 TOY_STEPS = 2000  # of the superposition toy whose W is taken
 PARTS = ("W", "B", "c")
-DATA = ("population", "sampled")
-OPTIMISERS = ("gd", "adam")
-RULES = ("fixed", "decay", "finite")
 
 Embed = Callable[[int, int, torch.Generator, int], Tensor]
 
@@ -80,78 +80,56 @@ CORES: dict[str, Callable[[int, torch.Generator], Tensor]] = {
 }
 
 
-@dataclass(frozen=True)
-class Student:
+@dataclass(frozen=True, kw_only=True)
+class Student(Settings):
     """One way to learn the teacher.
 
-    Attributes
-    ----------
-    embedding
-        A row of `EMBEDDINGS`.
-    trains
-        Which of W, B and c (the bias) are trained; what is not trained keeps its start, the bias 0.
-    relu
-        Whether the read-out is a ReLU, or linear.
-    core
-        A row of `CORES`: what B is at the start, up to its scale: ``gaussian`` or ``identity``.
-    start
-        Scale of B at the start: entries N(0, start²), divided by √K where `start_by_width`; or start · 1.
-    data
-        ``population``: exact gradients over one feature at a time. ``sampled``: batches of Bernoulli features.
-    amplitude
-        ⟨v²⟩ of one-at-a-time features: 1/3 for v ~ U(0, 1), 1 for v = 1 (which a trained bias needs).
-    density
-        Of sampled data: feature i is active with probability min(1, density · p_i).
-    batch
-        Rows of a sampled step.
-    optimiser
-        ``gd`` or ``adam``.
-    rate
-        The rate over the largest safe one, 1/(λmax(W Wᵀ) λmax(W C Wᵀ)), C = ⟨x xᵀ⟩ (with a bias at most 1/Σλ_i, or 1 on
-        samples); for `adam` and for students that train only the bias, the rate itself.
-    rule
-        One of `RULES`, see `toymodels.teacher.result`: which stretch of the curve is fitted.
-    time
-        How far it is trained, t = rate · steps.
-    superposed
-        False for students with K = N by construction; `k` is then ignored.
-    note
-        What it is here to show.
+    Raises
+    ------
+    SettingError
+        A number out of range.
+    ConfigError
+        Nothing learns, or a bias is to learn from single features of random amplitude.
     """
 
-    embedding: str = "random"
-    trains: tuple[str, ...] = ("W", "B")
+    embedding: Literal["identity", "rotation", "random", "frame", "trained"] = "random"
+    """W at the start; see `EMBEDDINGS`."""
+    trains: tuple[Literal["W", "B", "c"], ...] = ("W", "B")
+    """What learns, c being the bias; what does not keeps its start, the bias 0."""
     relu: bool = True
-    core: str = "gaussian"
+    """Whether the read-out is a ReLU, or linear."""
+    core: Literal["gaussian", "identity"] = "gaussian"
+    """B at the start, up to its scale."""
     start: float = 1e-3
+    """Scale of B at the start: entries N(0, start²), divided by √K where `start_by_width`; or start · 1."""
     start_by_width: bool = True
-    data: str = "population"
-    amplitude: float = 1 / 3
-    density: float = 1.0
-    batch: int = 64
-    optimiser: str = "gd"
-    rate: float = 0.9
-    rule: str = "fixed"
-    time: float = 1000.0
-    superposed: bool = True
-    note: str = ""
+    """Whether this scale is divided by √K."""
+    data: Literal["population", "sampled"] = "population"
+    """Exact gradients over one feature at a time, or batches of Bernoulli features."""
+    amplitude: Positive = 1 / 3
+    """⟨v²⟩ of one-at-a-time features: 1/3 for v ~ U(0, 1), 1 for v = 1 (which a trained bias needs)."""
+    density: Positive = 1.0
+    """Of sampled data: feature i is active with probability min(1, density · p_i)."""
+    batch: Count = 64
+    """Rows of a sampled step."""
+    optimizer: Literal["gd", "adam"] = "gd"
+    """Gradient descent or Adam."""
+    rate: Positive = 0.9
+    """The rate over the largest safe one, 1/(λmax(W Wᵀ) λmax(W C Wᵀ)), C = ⟨x xᵀ⟩ (with a bias at most 1/Σλ_i, or 1 on
+    samples); for `adam` and for students that train only the bias, the rate itself."""
+    rule: Literal["fixed", "decay", "finite"] = "fixed"
+    """Which stretch of the curve is fitted; see `toymodels.teacher.result`."""
+    time: Annotated[Positive, tyro.conf.Suppress] = 1000.0
+    """How far it is trained, t = rate · steps."""
+    superposed: Annotated[bool, tyro.conf.Suppress] = True
+    """False for students with K = N by construction; `k` is then ignored."""
+    note: Annotated[str, tyro.conf.Suppress] = ""
+    """What it shows."""
 
     def __post_init__(self) -> None:
-        known: dict[str, Iterable[str]] = {
-            "embedding": EMBEDDINGS,
-            "core": CORES,
-            "data": DATA,
-            "optimiser": OPTIMISERS,
-            "rule": RULES,
-        }
-        for name, choices in known.items():
-            if getattr(self, name) not in choices:
-                raise ConfigError(f"{name} {getattr(self, name)!r}", expected=f"one of {', '.join(choices)}")
+        super().__post_init__()
         if not self.trains or not set(self.trains) <= set(PARTS):
             raise ConfigError(f"a student that trains {' '.join(self.trains) or 'nothing'}", expected="some of W, B, c")
-        for name in ("amplitude", "density", "batch", "rate", "time"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} = {getattr(self, name)}", expected="a number above 0")
         if "c" in self.trains and self.data == "population" and self.amplitude != 1:
             raise ConfigError(
                 f"a bias on features of random amplitude, ⟨v²⟩ = {self.amplitude:.3g}, without samples",
@@ -162,7 +140,7 @@ class Student:
     @property
     def bias_only(self) -> bool:
         """Whether nothing but the bias learns, exactly: outputs are then independent and need no matrix products."""
-        return self.trains == ("c",) and self.data == "population" and self.relu and self.optimiser == "gd"
+        return self.trains == ("c",) and self.data == "population" and self.relu and self.optimizer == "gd"
 
     def task(self, n: int, a: float, b: float) -> Task:
         """What this student is to learn, in the amplitudes and density of its data."""
@@ -224,7 +202,7 @@ STUDENTS: dict[str, Student] = {
         time=3000.0,
         note="B from 0.3 · 1 and a bias, W a tight frame (v = 1)",
     ),
-    "adam": Student(optimiser="adam", rate=1e-3, time=5.0, rule="decay", note="as small, by Adam"),
+    "adam": Student(optimizer="adam", rate=1e-3, time=5.0, rule="decay", note="as small, by Adam"),
     "rotated": Student(
         embedding="rotation", trains=("B",), relu=False, superposed=False, note="K = N, rotated, linear"
     ),
@@ -233,7 +211,7 @@ STUDENTS: dict[str, Student] = {
         trains=("B",),
         relu=False,
         superposed=False,
-        optimiser="adam",
+        optimizer="adam",
         rate=1e-3,
         time=5.0,
         rule="decay",
@@ -244,9 +222,7 @@ STUDENTS: dict[str, Student] = {
 
 def student(name: str) -> Student:
     """A row of `STUDENTS`; `ConfigError` for any other name."""
-    if name not in STUDENTS:
-        raise ConfigError(f"student {name!r}", expected=f"one of none, {', '.join(STUDENTS)}")
-    return STUDENTS[name]
+    return STUDENTS[one_of("student", name, ("none", *STUDENTS))]
 
 
 def start(row: Student, n: int, k: int, seed: int) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k k"]]:

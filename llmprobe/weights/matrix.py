@@ -1,4 +1,4 @@
-"""What the commands that look at one matrix share: which tensor of which model, and what is done to it first."""
+"""Which matrix of which model is looked at, and what is done to it first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class MatrixSettings(Settings):
-    """Options of every command that reads an unembedding."""
+    """Settings of everything that reads an unembedding."""
 
     tensor: str | None = None
     """Name of the unembedding, for a model that calls it something unusual."""
@@ -53,3 +53,7 @@ class MatrixSettings(Settings):
                 )
         tensor = self.tensor or (known[1].tensor if known else None)
         return read_unembedding(source, tensor=tensor, rows=rows, fold_gain=self.fold_norm)
+
+    def identity(self) -> dict[str, str | int | bool | None]:
+        """What of these settings decides the outcome."""
+        return {name: getattr(self, name) for name in MatrixSettings.__dataclass_fields__ if name != "toml"}

@@ -1,0 +1,1 @@
+"""The subcommands of `toymodels`, one file each: the settings of a run are its options."""
