@@ -18,7 +18,8 @@ from pathlib import Path
 import psutil
 
 SIGNALS = {"INT": signal.SIGINT, "TERM": signal.SIGTERM, "KILL": signal.SIGKILL}
-ENTRY = "import sys; from {module} import main; sys.exit(main())"
+LLMPROBE = (sys.executable, "-c", "import sys; from llmprobe.cli import main; sys.exit(main())")
+TOYMODELS = (sys.executable, str(Path(__file__).with_name("eager_toymodels.py")))
 SOON = 15.0  # seconds within which an ended command's processes must be gone; on a busy machine
 
 
@@ -28,7 +29,7 @@ class Job:
 
     Attributes
     ----------
-    module, arguments
+    command, arguments
         What is run.
     busy
         Whether it is in the middle of its work.
@@ -36,15 +37,15 @@ class Job:
         What it left behind that must not depend on interruptions.
     """
 
-    module: str
+    command: tuple[str, ...]
     arguments: list[str]
     busy: Callable[[], bool]
     outcome: Callable[[], object]
 
     def start(self, **environment: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-c", ENTRY.format(module=self.module), *self.arguments]
         return subprocess.Popen(
-            command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            [*self.command, *self.arguments], text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, preexec_fn=_heeding,
         )  # fmt: skip
 

@@ -87,7 +87,7 @@ class TorchZipFile:
                 self._check(members)
                 if archive.comment or self.source.read(self.source.size - END, 4) != b"PK\5\6":
                     raise zipfile.BadZipFile("it goes on after its directory")
-                if self.source.size - END - archive.start_dir - sum(map(_entry_size, members)) not in (0, END64):
+                if self.source.size - END - archive.start_dir - sum(_entry_size(m) for m in members) not in (0, END64):
                     raise zipfile.BadZipFile("its directory is not as long as it says")
                 skeleton, records = _skeleton(archive, members)
         except ProbeError:
@@ -140,7 +140,7 @@ class TorchZipFile:
             raise SourceError(
                 f"{self.source.name} holds a pickle of more than {PICKLE_BYTES} bytes", fix="do not trust it"
             )
-        if members and min(member.header_offset for member in members):
+        if any(members) and min(member.header_offset for member in members) > 0:
             raise SourceError(f"{self.source.name} has something before its first member", fix="do not trust this file")
         at = 0
         for member in sorted(members, key=lambda member: member.header_offset):
