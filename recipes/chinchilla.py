@@ -24,7 +24,7 @@ from llmprobe.fitting.bootstrap import Bootstrap, bootstrap
 from llmprobe.fitting.estimator import fit
 from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.profile import profile
-from llmprobe.fitting.propagation import derived
+from llmprobe.fitting.propagation import propagate
 from llmprobe.fitting.result import FitResult
 
 if TYPE_CHECKING:
@@ -84,8 +84,8 @@ def main(config: Config) -> dict[str, Any]:
     width = width_power(frame)
     k, source = (K_PUBLISHED, "published, table A9") if width is None else (_power(width), "fitted, this file")
     rows = {
-        "alpha_m": derived(result, lambda p: p["alpha_model_size"] * p["k"], drawn, {"k": k}),
-        "optimum": derived(
+        "alpha_m": propagate(result, lambda p: p["alpha_model_size"] * p["k"], drawn, {"k": k}),
+        "optimum": propagate(
             result, lambda p: p["alpha_num_tokens"] / (p["alpha_model_size"] + p["alpha_num_tokens"]), drawn
         ),
     }

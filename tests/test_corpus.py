@@ -65,5 +65,5 @@ def test_bad_corpora_are_named(tmp_path: Path) -> None:
         list(open_corpus(str(broken)))
     parquet = tmp_path / "broken.parquet"
     parquet.write_bytes(b"PAR1 no")
-    with pytest.raises(CorpusError, match="no readable parquet"):
+    with pytest.raises(CorpusError, match="cannot be read as a parquet file"):
         open_corpus(str(parquet))

@@ -15,7 +15,7 @@ from scipy.stats import linregress
 
 from llmprobe.fitting.estimator import fit
 from llmprobe.fitting.law import PowerLawSum
-from llmprobe.fitting.objective import lay_out
+from llmprobe.fitting.objective import problem_of
 from llmprobe.fitting.result import FitResult
 
 CHINCHILLA = PowerLawSum(("model_size", "num_tokens"), offset="shared")
@@ -176,7 +176,7 @@ def test_gradient_and_hessian_are_those_of_differences() -> None:
     y, member = rng.uniform(1, 2, 15), np.arange(15) % 3
     law = PowerLawSum(("m", "D"), offset="group", exponents="group")
     for loss in ("log", "linear", "huber"):
-        problem = lay_out(law, x, y, ("a", "b", "c"), member, np.ones(15), loss, 10.0)
+        problem = problem_of(law, x, y, ("a", "b", "c"), member, np.ones(15), loss, 10.0)
         theta = rng.normal(0, 0.5, len(problem.names))
         _, gradient, hessian = problem.derivatives(theta[None])
         h = 1e-5

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from llmprobe.errors import FitError
-from llmprobe.fitting.alternatives import rivals
+from llmprobe.fitting.alternatives import compare_curves
 from llmprobe.fitting.estimator import fit
 from llmprobe.fitting.law import PowerLawSum
-from llmprobe.fitting.validation import extrapolate, judge, leave_one_out, residual_table
+from llmprobe.fitting.validation import extrapolate, leave_one_out, residual_table, validate
 from llmprobe.fitting.window import choose_window, fit_window, thin
 
 M = np.geomspace(8, 1024, 14)
@@ -38,7 +38,7 @@ def noise(scale: float, n: int, seed: int = 0) -> np.ndarray:
 @pytest.mark.parametrize("loss", ["log", "linear"])
 def test_the_curve_that_made_the_data_wins(name: str, curve: np.ndarray, params: dict, loss: str) -> None:
     result = fit(OFFSET, M, curve * noise(0.003, 14, seed=1), loss=loss)
-    ranked = rivals(result)
+    ranked = compare_curves(result)
     assert len(ranked) == 6
     assert ranked[0].name == name
     assert ranked[0].params == pytest.approx(params, rel=0.05)
@@ -48,18 +48,18 @@ def test_the_curve_that_made_the_data_wins(name: str, curve: np.ndarray, params:
 
 def test_aicc_is_the_formula_and_few_points_cannot_tell() -> None:
     y = 3 / M * noise(0.05, 14)
-    ranked = {rival.name: rival for rival in rivals(fit(PowerLawSum(), M, y))}
+    ranked = {rival.name: rival for rival in compare_curves(fit(PowerLawSum(), M, y))}
     slope, level = np.polyfit(np.log(M), np.log(y), 1)
     rss = np.sum((np.log(y) - level - slope * np.log(M)) ** 2)
     assert ranked["power law"].aicc == pytest.approx(14 * np.log(rss / 14) + 6 + 24 / 10, rel=1e-9)
-    few = {rival.name: rival for rival in rivals(fit(PowerLawSum(), M[:5], y[:5]))}
+    few = {rival.name: rival for rival in compare_curves(fit(PowerLawSum(), M[:5], y[:5]))}
     assert few["broken power law"].aicc == np.inf
     assert few["broken power law"].weight == 0
 
 
 def test_rivals_do_not_depend_on_units() -> None:
     y = (2 + 30 / M) * noise(0.01, 14)
-    one, other = (rivals(fit(OFFSET, k * M, 7 * k * y)) for k in (1.0, 1000.0))
+    one, other = (compare_curves(fit(OFFSET, k * M, 7 * k * y)) for k in (1.0, 1000.0))
     assert [r.name for r in one] == [r.name for r in other]
     np.testing.assert_allclose([r.aicc for r in one], [r.aicc for r in other], rtol=1e-4)
 
@@ -116,7 +116,7 @@ def test_residual_table_adds_up() -> None:
 
 
 def test_judgement_leaves_open_what_it_cannot_test() -> None:
-    judged = judge(fit(PowerLawSum(), M[:2], 3 / M[:2]))
+    judged = validate(fit(PowerLawSum(), M[:2], 3 / M[:2]))
     assert np.isnan(judged["leave_one_out_rms"])
     assert np.isnan(judged["extrapolation_rms"])
 
@@ -207,4 +207,4 @@ def test_windows_that_cannot_be_are_refused(x: np.ndarray, y: np.ndarray, option
 
 def test_rivals_need_one_x_and_no_groups() -> None:
     with pytest.raises(FitError, match="one x without groups"):
-        rivals(fit(PowerLawSum(offset="group"), M, 2 + 30 / M, group=["a", "b"] * 7))
+        compare_curves(fit(PowerLawSum(offset="group"), M, 2 + 30 / M, group=["a", "b"] * 7))

@@ -14,11 +14,11 @@ from scipy.optimize import minimize
 
 from llmprobe.errors import FitError
 from llmprobe.fitting.bootstrap import bootstrap
-from llmprobe.fitting.estimator import checked, fit, fit_data
+from llmprobe.fitting.estimator import check_data, fit, fit_data
 from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.newton import refit
 from llmprobe.fitting.profile import profile
-from llmprobe.fitting.propagation import derived
+from llmprobe.fitting.propagation import propagate
 from llmprobe.fitting.result import FitResult
 from llmprobe.fitting.solver import solve
 
@@ -58,7 +58,9 @@ def coverage(
     for i in range(repeats):
         y = y0 * np.exp(scatter * rng.standard_normal(len(m)))
         errors = "sandwich" if "sandwich" in methods else "jacobian"
-        result = fit_data(law, checked(law, m, y, group, None, "log"), loss="log", delta=1.0, errors=errors, near=near)
+        result = fit_data(
+            law, check_data(law, m, y, group, None, "log"), loss="log", delta=1.0, errors=errors, near=near
+        )
         warned += bool(result.warnings)
         for name, value in truth.items():
             low, high = result.ci95[name]
@@ -242,11 +244,11 @@ def test_derived_quantities_agree_with_closed_forms(chinchilla: FitResult) -> No
     total = alpha + beta
     variance = (beta**2 * C[i, i] + alpha**2 * C[j, j] - 2 * alpha * beta * C[i, j]) / total**4
     drawn = bootstrap(chinchilla, 2000)
-    optimum = derived(chinchilla, lambda p: p[b] / (p[a] + p[b]), drawn)
+    optimum = propagate(chinchilla, lambda p: p[b] / (p[a] + p[b]), drawn)
     assert optimum.value == pytest.approx(beta / total, rel=1e-12)
     assert optimum.stderr == pytest.approx(np.sqrt(variance), rel=1e-5)
     ratio = drawn.samples[b] / (drawn.samples[a] + drawn.samples[b])
     assert optimum.bootstrap_stderr == pytest.approx(ratio.std(ddof=1), rel=1e-9)
-    width = derived(chinchilla, lambda p: p[a] * p["k"], drawn, {"k": (2.5, 0.03)})
+    width = propagate(chinchilla, lambda p: p[a] * p["k"], drawn, {"k": (2.5, 0.03)})
     assert width.stderr == pytest.approx(np.hypot(2.5 * np.sqrt(C[i, i]), 0.03 * alpha), rel=1e-6)
     assert width.bootstrap_ci95[0] < width.value < width.bootstrap_ci95[1]

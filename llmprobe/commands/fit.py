@@ -96,6 +96,13 @@ class Fit(Settings):
 
         x = {name: numbers(frame, name) for name in self.x}
         y, sigma = numbers(frame, self.y), numbers(frame, self.sigma) if self.sigma else None
+        for column in ("source_kind", "unit"):
+            if column in frame and column not in self.group and len(kinds := sorted(set(frame[column]))) > 1:
+                raise FitError(
+                    f"{self.y} of {' and '.join(kinds)} in one fit",
+                    expected=f"one {column}",
+                    fix=f"add --where {column}={kinds[0]}, or --group {column}",
+                )
         if self.window == "all":
             group = labels(frame, self.group) if self.group else None
             result = fit(law, x, y, group=group, sigma=sigma, loss=self.loss, delta=self.delta, errors=self.errors)
@@ -112,7 +119,7 @@ class Fit(Settings):
         """What was asked for beyond the fit."""
         from llmprobe.fitting.bootstrap import bootstrap
         from llmprobe.fitting.profile import profile
-        from llmprobe.fitting.validation import judge
+        from llmprobe.fitting.validation import validate
 
         extra: dict[str, Any] = {}
         if self.bootstrap:
@@ -120,7 +127,7 @@ class Fit(Settings):
         if self.profile:
             extra["profile"] = {name: list(profile(result, name).interval) for name in self.profile}
         if self.judge:
-            extra["judgement"] = judge(result)
+            extra["judgement"] = validate(result)
         return extra
 
     def _rows(self) -> pd.DataFrame:

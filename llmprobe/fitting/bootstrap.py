@@ -19,6 +19,7 @@ from llmprobe.fitting.newton import refit
 from llmprobe.fitting.objective import Problem
 from llmprobe.fitting.result import FitResult
 from llmprobe.fitting.solver import Solution
+from llmprobe.settings import Natural, check
 
 Kind = Literal["points", "groups", "parametric"]
 VANISHED = -18.0
@@ -110,6 +111,7 @@ def bootstrap(
     FitError
         n < 2, no more points than parameters, or fewer than three clusters.
     """
+    check("seed", seed, Natural)
     problem, dof = result.problem, result.covariance.dof
     if n < 2:
         raise FitError(f"{n} resamples", expected="at least 2, and a thousand or more for an interval")
@@ -140,7 +142,7 @@ def bootstrap(
             inside = place[strata[place] == stratum]
             counts[:, inside] = _counts(rng, n, len(inside))
         weights = problem.weights * counts
-    start = np.repeat(revived(problem, result.solution)[None], n, axis=0)
+    start = np.repeat(reactivate_zeros(problem, result.solution)[None], n, axis=0)
     found = refit(problem, start, np.isnan(problem.start), weights=weights, y=y)
     values = problem.to_params(found.theta)
     values[problem.is_amplitude & (found.theta < VANISHED)] = 0.0
@@ -157,7 +159,7 @@ def bootstrap(
     )
 
 
-def revived(problem: Problem, solution: Solution) -> np.ndarray:
+def reactivate_zeros(problem: Problem, solution: Solution) -> np.ndarray:
     """θ of a solution with terms that were zero made faint instead, so that they may grow in a refit; shape [p]."""
     free = np.isnan(problem.start)
     return np.where(free & problem.is_amplitude, np.maximum(solution.theta, FAINT), solution.theta)

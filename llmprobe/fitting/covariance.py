@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
-from llmprobe.fitting.objective import NOTHING, Problem
+from llmprobe.fitting.objective import LOG_ZERO, Problem
 from llmprobe.fitting.solver import Solution
 
 Errors = Literal["jacobian", "sandwich"]
@@ -109,7 +109,7 @@ def amplitude_jacobian(problem: Problem, solution: Solution) -> tuple[np.ndarray
     if problem.loss != "linear":
         J = J / terms.sum(0)[:, None]
     free = np.isnan(problem.start)
-    gone = theta <= NOTHING
+    gone = theta <= LOG_ZERO
     present = (problem.D[:, :, problem.is_amplitude & ~gone] != 0).any(-1)
     used = np.array([(problem.D[:, :, j] != 0)[present].any() for j in range(len(theta))])
     columns = np.flatnonzero(free & (problem.is_amplitude | used))

@@ -15,7 +15,7 @@ RARE = 3e-3
 """Chance of calling even scatter uneven."""
 
 
-def complaints(result: FitResult) -> tuple[str, ...]:
+def warnings_of(result: FitResult) -> tuple[str, ...]:
     """All warnings of a fit."""
     return (*_optimum(result), *_data(result), *_identification(result), *_groups(result), *_scatter(result))
 

@@ -14,13 +14,12 @@ from numpy.typing import ArrayLike
 
 from llmprobe.errors import FitError
 from llmprobe.fitting.covariance import Errors, covariance, intervals
-from llmprobe.fitting.diagnostics import complaints
-from llmprobe.fitting.law import PowerLawSum, as_columns, numbers
-from llmprobe.fitting.objective import Loss, Problem, lay_out
-from llmprobe.fitting.result import Data, FitResult
+from llmprobe.fitting.data import Data, check_data
+from llmprobe.fitting.diagnostics import warnings_of
+from llmprobe.fitting.law import PowerLawSum
+from llmprobe.fitting.objective import Loss, Problem, problem_of
+from llmprobe.fitting.result import FitResult
 from llmprobe.fitting.solver import solve
-
-__all__ = ["FitResult", "fit"]
 
 
 def fit(
@@ -65,7 +64,7 @@ def fit(
     """
     if not delta > 0:
         raise FitError(f"delta = {delta:g}", expected="a positive number, as Huber's loss needs")
-    data = checked(law, x, y, group, sigma, loss)
+    data = check_data(law, x, y, group, sigma, loss)
     return fit_data(law, data, loss=loss, delta=delta, errors=errors)
 
 
@@ -105,7 +104,7 @@ def fit_data(
         solution=solution,
         covariance=cov,
     )
-    return replace(result, warnings=complaints(result))
+    return replace(result, warnings=warnings_of(result))
 
 
 def build(law: PowerLawSum, data: Data, loss: Loss, delta: float) -> Problem:
@@ -127,57 +126,7 @@ def build(law: PowerLawSum, data: Data, loss: Loss, delta: float) -> Problem:
     weights = np.ones(len(data.y))
     if data.sigma is not None:
         weights = (data.sigma if loss == "linear" else data.sigma / data.y) ** -2
-    return lay_out(law, data.x, data.y, groups, membership, weights / weights.mean(), loss, delta)
-
-
-def checked(
-    law: PowerLawSum,
-    x: Mapping[str, ArrayLike] | ArrayLike,
-    y: ArrayLike,
-    group: ArrayLike | None,
-    sigma: ArrayLike | None,
-    loss: Loss,
-) -> Data:
-    """Columns as arrays, or the `FitError` that says what is wrong with them."""
-    columns, values = as_columns(law, x), numbers("y", y)
-    n = len(values)
-    labels = None if group is None else _labels(group)
-    spread = None if sigma is None else numbers("sigma", sigma)
-    for name, column in {**columns, "group": labels, "sigma": spread}.items():
-        if column is not None and column.shape != (n,):
-            raise FitError(f"{name} has shape {column.shape} and y has {n} rows", expected="one row per point")
-    if n == 0:
-        raise FitError("no points", expected="at least as many as parameters", fix="look at the filter")
-    bad = ~np.isfinite(values) | ((values <= 0) & (loss != "linear"))
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise FitError(
-            f"y = {values[row]:g} in row {row} ({int(bad.sum())} such rows)",
-            expected="finite numbers" if loss == "linear" else f"positive numbers, as the {loss} loss takes log y",
-            fix="leave these rows out" + ("" if loss == "linear" else " or take the linear loss"),
-        )
-    if spread is not None and not (np.isfinite(spread) & (spread > 0)).all():
-        raise FitError("a standard error that is zero, negative or missing", expected="sigma > 0 in every row")
-    if law.grouped and labels is None:
-        raise FitError("no groups", expected=f"the group of each point, for {law.formula}")
-    for name, column in columns.items():
-        if np.ptp(np.log(column)) <= 1e-12 * max(1.0, abs(float(np.log(column[0])))):
-            raise FitError(
-                f"{name} is {column[0]:g} in all {n} rows",
-                expected="at least two different values",
-                fix=f"a law in {name} cannot be told from a constant: leave {name} out or measure at another",
-            )
-    return Data(columns, values, labels, spread)
-
-
-def _labels(group: ArrayLike) -> np.ndarray:
-    given = np.asarray(group)
-    # NaN is the one value that differs from itself
-    missing = np.array([g is None or g != g for g in given.tolist()], dtype=bool)
-    if missing.any():
-        row = int(np.argmax(missing))
-        raise FitError(f"no group in row {row} ({int(missing.sum())} such rows)", expected="the group of each point")
-    return given.astype(str)
+    return problem_of(law, data.x, data.y, groups, membership, weights / weights.mean(), loss, delta)
 
 
 def _r2(problem: Problem, theta: np.ndarray) -> float:

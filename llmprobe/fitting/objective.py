@@ -19,7 +19,7 @@ from jaxtyping import Float, Int
 from llmprobe.fitting.law import PowerLawSum
 
 Loss = Literal["log", "linear", "huber"]
-NOTHING = -150.0
+LOG_ZERO = -150.0
 """Log of an amplitude that is zero: −∞ would make 0·∞, and the fourth power of exp(±150) is still a number."""
 
 
@@ -79,7 +79,7 @@ class Problem:
         """Logarithm of each term, shape [..., terms, n]."""
         terms, n, p = self.D.shape
         flat = theta @ self.D.reshape(terms * n, p).T
-        return np.clip(flat, NOTHING, -NOTHING).reshape(*theta.shape[:-1], terms, n)
+        return np.clip(flat, LOG_ZERO, -LOG_ZERO).reshape(*theta.shape[:-1], terms, n)
 
     def predict(self, theta: np.ndarray) -> np.ndarray:
         """Scaled ŷ, shape [..., n]."""
@@ -141,7 +141,7 @@ class Problem:
         exponent = np.where(self.is_amplitude, 0.0, theta / self.stretch)
         moved = self.shift * np.where(self.partner >= 0, exponent[..., self.partner], 0.0)
         size = np.exp(np.minimum(theta + moved, 600.0)) * self.y_unit
-        return np.where(self.is_amplitude, np.where(theta <= NOTHING, 0.0, size), exponent)
+        return np.where(self.is_amplitude, np.where(theta <= LOG_ZERO, 0.0, size), exponent)
 
     def jacobian_of_params(self, theta: np.ndarray) -> np.ndarray:
         """d(user's parameters)/d(scaled amplitudes, scaled exponents), shape [p, p]; amplitudes not as logarithms."""
@@ -158,7 +158,7 @@ class Problem:
         return T
 
 
-def lay_out(
+def problem_of(
     law: PowerLawSum,
     x: Mapping[str, np.ndarray],
     y: np.ndarray,
@@ -203,6 +203,6 @@ def lay_out(
         D[-1, rows, columns("E", law.offset)] = 1.0
     amplitude = np.array([not name.startswith("alpha_") for name in names])
     with np.errstate(divide="ignore"):
-        logs_held = np.maximum(np.log(np.where(amplitude, held, 1.0) / y_unit), NOTHING)
+        logs_held = np.maximum(np.log(np.where(amplitude, held, 1.0) / y_unit), LOG_ZERO)
     start = np.where(amplitude, logs_held, held * stretch)
     return Problem(D, y / y_unit, weights, loss, delta, names, start, y_unit, shift, stretch, partner)

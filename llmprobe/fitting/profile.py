@@ -14,7 +14,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from llmprobe.errors import FitError
-from llmprobe.fitting.bootstrap import revived
+from llmprobe.fitting.bootstrap import reactivate_zeros
 from llmprobe.fitting.newton import refit
 from llmprobe.fitting.result import FitResult
 from llmprobe.fitting.solver import LARGEST_EXPONENT
@@ -74,7 +74,7 @@ def profile(result: FitResult, name: str, *, level: float = 0.95) -> Profile:
     threshold = 0.5 * t**2 * (calibration if np.isfinite(calibration) else cov.scale)
     free = np.isnan(problem.start)
     free[j] = False
-    start = revived(problem, result.solution)
+    start = reactivate_zeros(problem, result.solution)
     best = result.params[name]
     seen: dict[float, float] = {best: 0.0}
 

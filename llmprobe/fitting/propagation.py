@@ -14,7 +14,7 @@ from llmprobe.fitting.result import FitResult
 
 
 @dataclass(frozen=True)
-class Derived:
+class Propagated:
     """A quantity computed from fitted parameters.
 
     Attributes
@@ -32,12 +32,12 @@ class Derived:
     bootstrap_ci95: tuple[float, float]
 
 
-def derived(
+def propagate(
     result: FitResult,
     function: Callable[[Mapping[str, Any]], Any],
     resamples: Bootstrap | None = None,
     inputs: Mapping[str, tuple[float, float]] | None = None,
-) -> Derived:
+) -> Propagated:
     """Error of a function of the parameters, such as α·k or the compute-optimal exponent β/(α + β).
 
     Parameters
@@ -78,4 +78,4 @@ def derived(
         values = np.asarray(function({**resamples.samples, **extra}), dtype=float)
         spread = float(np.nanstd(values, ddof=1))
         interval = widened(values, value, 0.95, resamples.widening, logarithm=False)
-    return Derived(value, stderr, (value - t * stderr, value + t * stderr), spread, interval)
+    return Propagated(value, stderr, (value - t * stderr, value + t * stderr), spread, interval)

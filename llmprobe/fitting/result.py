@@ -1,4 +1,4 @@
-"""What a fit returns, and the checked columns it was made from."""
+"""What a fit returns."""
 
 from __future__ import annotations
 
@@ -10,33 +10,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from llmprobe.fitting.covariance import Covariance
+from llmprobe.fitting.data import Data
 from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.objective import Loss, Problem
 from llmprobe.fitting.solver import Solution
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """Checked columns: x by name, y, group labels and standard errors (or None), each of shape [n]."""
-
-    x: dict[str, np.ndarray]
-    y: np.ndarray
-    group: np.ndarray | None
-    sigma: np.ndarray | None
-
-    @property
-    def groups(self) -> tuple[str, ...]:
-        """Names of the groups, sorted."""
-        return () if self.group is None else tuple(np.unique(self.group).tolist())
-
-    def take(self, keep: np.ndarray) -> Data:
-        """The rows where `keep` (bool [n], or indices) holds."""
-        return Data(
-            {name: column[keep] for name, column in self.x.items()},
-            self.y[keep],
-            None if self.group is None else self.group[keep],
-            None if self.sigma is None else self.sigma[keep],
-        )
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ import numpy as np
 from scipy.optimize import minimize, nnls
 
 from llmprobe.fitting.newton import refit
-from llmprobe.fitting.objective import NOTHING, Problem
+from llmprobe.fitting.objective import LOG_ZERO, Problem
 
 ONE_X = (0.05, 0.1, 0.2, 0.35, 0.5, 0.8, 1.2, 1.8, 2.7, 4.0, -0.1, -0.5, -1.5, -3.0)
 SEVERAL_X = (0.1, 0.2, 0.3, 0.5, 0.8, 2.0)
@@ -46,14 +46,14 @@ def solve(problem: Problem, near: np.ndarray | None = None) -> Solution:
     free = np.isnan(problem.start)
     best: Solution | None = None
     for start in starts:
-        found = _settle(problem, start, free)
+        found = _solve_active_set(problem, start, free)
         if best is None or found.value < best.value * (1 - 1e-12):
             best = found
     assert best is not None
     return best
 
 
-def _settle(problem: Problem, start: np.ndarray, free: np.ndarray) -> Solution:
+def _solve_active_set(problem: Problem, start: np.ndarray, free: np.ndarray) -> Solution:
     """Polish; terms that vanish are put to zero and exponents that run away to their bound, and the rest again."""
     theta, value, converged = polish(problem, start, free)
     exponents = np.flatnonzero(~problem.is_amplitude & free)
@@ -65,12 +65,12 @@ def _settle(problem: Problem, start: np.ndarray, free: np.ndarray) -> Solution:
         theta[list(bounded)] = (np.sign(theta) * limit)[list(bounded)]
         theta, value, converged = polish(problem, _project(problem, theta), free)
     zero: list[int] = []
-    for j in _faint(problem, theta, free):
+    for j in _negligible(problem, theta, free):
         without = theta.copy()
-        without[j] = NOTHING
+        without[j] = LOG_ZERO
         rest = free.copy()
         rest[j] = False
-        rest[_alone(problem, j, without)] = False
+        rest[_orphan_exponents(problem, j, without)] = False
         if not rest.any() and problem.value(without) > value:
             continue
         again, less, ok = polish(problem, without, rest)
@@ -127,7 +127,7 @@ def _at_rest(value: float, gradient: np.ndarray, hessian: np.ndarray) -> bool:
     return bool(gain <= 1e-6 * max(value, 1e-300) or np.abs(gradient).max() < 1e-7)
 
 
-def _faint(problem: Problem, theta: np.ndarray, free: np.ndarray) -> list[int]:
+def _negligible(problem: Problem, theta: np.ndarray, free: np.ndarray) -> list[int]:
     """Free amplitudes whose term is nowhere more than a trace of y, faintest first."""
     c = np.exp(problem.logs(theta))
     share = c / c.sum(0)
@@ -138,9 +138,9 @@ def _faint(problem: Problem, theta: np.ndarray, free: np.ndarray) -> list[int]:
     return sorted((j for j in most if most[j] < GONE), key=most.__getitem__)
 
 
-def _alone(problem: Problem, j: int, theta: np.ndarray) -> list[int]:
+def _orphan_exponents(problem: Problem, j: int, theta: np.ndarray) -> list[int]:
     """Exponents that matter to no term once amplitude j is zero."""
-    present = np.exp(problem.logs(theta)) > np.exp(NOTHING / 2)
+    present = np.exp(problem.logs(theta)) > np.exp(LOG_ZERO / 2)
     return [int(e) for e in np.flatnonzero(~problem.is_amplitude) if not (problem.D[:, :, e] != 0)[present].any()]
 
 
@@ -156,7 +156,7 @@ def _starts(problem: Problem) -> list[np.ndarray]:
         theta = problem.start.copy()
         for family, value in zip(families, point, strict=True):
             theta[family] = value * problem.stretch[family]
-        found.append(_try(problem, theta))
+        found.append(_evaluate(problem, theta))
     found.sort(key=lambda pair: pair[0])
     if len(exponents) > len(families):
         found.insert(0, _one_by_one(problem, found[0][1], exponents))
@@ -178,13 +178,13 @@ def _one_by_one(problem: Problem, theta: np.ndarray, exponents: np.ndarray) -> t
         for value in ONE_X:
             moved = theta.copy()
             moved[e] = value * problem.stretch[e]
-            found, projected = _try(problem, moved)
+            found, projected = _evaluate(problem, moved)
             if found < best:
                 best, theta = found, projected
     return best, theta
 
 
-def _try(problem: Problem, theta: np.ndarray) -> tuple[float, np.ndarray]:
+def _evaluate(problem: Problem, theta: np.ndarray) -> tuple[float, np.ndarray]:
     """Loss and θ with parameters that are held as they are and amplitudes by NNLS."""
     theta = _project(problem, np.where(np.isnan(problem.start), theta, problem.start))
     return float(problem.value(theta)), theta

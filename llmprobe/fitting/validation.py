@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from llmprobe.errors import FitError
-from llmprobe.fitting.alternatives import rivals
-from llmprobe.fitting.bootstrap import revived
+from llmprobe.fitting.alternatives import compare_curves
+from llmprobe.fitting.bootstrap import reactivate_zeros
 from llmprobe.fitting.estimator import fit_data
 from llmprobe.fitting.newton import refit
 from llmprobe.fitting.result import FitResult
@@ -88,7 +88,7 @@ def leave_one_out(result: FitResult) -> Prediction:
             raise FitError(f"{len(labels)} groups of one point", expected="groups of two points or more")
     weights = np.repeat(problem.weights[None], len(rows), axis=0)
     weights[np.arange(len(rows)), rows] = 0.0
-    start = np.repeat(revived(problem, result.solution)[None], len(rows), axis=0)
+    start = np.repeat(reactivate_zeros(problem, result.solution)[None], len(rows), axis=0)
     found = refit(problem, start, np.isnan(problem.start), weights=weights)
     predicted = problem.predict(found.theta)[np.arange(len(rows)), rows] * problem.y_unit
     return Prediction(rows, *_errors(result, result.data.y[rows], predicted))
@@ -147,7 +147,7 @@ def extrapolate(result: FitResult, x: str | None = None, beyond: float | int | N
     )
 
 
-def judge(result: FitResult) -> dict[str, Any]:
+def validate(result: FitResult) -> dict[str, Any]:
     """Everything here as one row for JSON; a test that the data do not allow is NaN."""
     found: dict[str, Any] = {"leave_one_out_rms": float("nan"), "extrapolation_rms": float("nan")}
     found["fitted_rms"] = float(np.sqrt(np.mean(result.residuals**2)))
@@ -159,7 +159,7 @@ def judge(result: FitResult) -> dict[str, Any]:
         found["extrapolated"] = f"{len(beyond.rows)} points with {beyond.x} above {beyond.beyond:g}"
         found["extrapolation_largest_score"] = float(np.abs(beyond.score).max())
     if len(result.law.x) == 1 and not result.law.grouped:
-        found["rivals"] = [asdict(rival) for rival in rivals(result)]
+        found["rivals"] = [asdict(rival) for rival in compare_curves(result)]
     return found
 
 

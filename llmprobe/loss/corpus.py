@@ -4,11 +4,15 @@
 every machine has, with no download; ``stdlib-sources`` is the same modules whole. Other names are those of
 `llmprobe.loss.hub_corpora`. Anything else is a file: UTF-8 text (one document), JSONL or parquet (one document per
 row, column ``text``).
+
+A text is the text: its line ends, control characters and written-out special tokens are kept, in every format alike
+(`llmprobe.loss.text`).
 """
 
 from __future__ import annotations
 
 import ast
+import codecs
 import hashlib
 import json
 import platform
@@ -21,6 +25,7 @@ from pathlib import Path
 
 from llmprobe.errors import CorpusError
 from llmprobe.loss.hub_corpora import NamedCorpus, load_corpora, pinned, stream
+from llmprobe.loss.text import text_of
 
 SKIPPED = {"site-packages", "dist-packages", "__pycache__", "test", "tests", "idlelib", "lib2to3", "turtledemo"}
 
@@ -81,12 +86,18 @@ def open_corpus(name: str, *tables: str | Path) -> Corpus:
     if not path.is_file():
         names = ", ".join((*LIBRARY, *known))
         raise CorpusError(f"there is no corpus {name!r}", expected=f"{names}, or a .txt, .jsonl or .parquet file")
+    if path.suffix.lower() in ROWS_OR_PACKED:
+        raise CorpusError(
+            f"{path} may hold rows or be compressed",
+            expected="UTF-8 text, or JSONL or parquet with a column text",
+            fix="convert it, or rename it to .txt to score its bytes as they stand",
+        )
     try:
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise CorpusError(f"cannot read {path}: {error.strerror}") from error
-    corpus = Corpus(path.name, digest[:16], partial(READERS.get(path.suffix, _text), path))
+    corpus = Corpus(path.name, digest[:16], partial(READERS.get(path.suffix.lower(), _plain), path))
     if next(iter(corpus), None) is None:
         raise CorpusError(f"{path} holds no text", expected="at least one document that is not blank")
     return corpus
@@ -126,24 +137,24 @@ def _stream(named: NamedCorpus, commit: str) -> Iterator[Document]:
     return (Document(name, text) for name, text in stream(named, commit))
 
 
-def _text(path: Path) -> Iterator[Document]:
-    try:
-        yield Document(path.name, path.read_text(encoding="utf-8"))
-    except UnicodeDecodeError as error:
-        raise CorpusError(
-            f"{path} is not UTF-8 text (byte {error.start})", fix="convert it, for instance with iconv"
-        ) from error
+def _plain(path: Path) -> Iterator[Document]:
+    yield Document(path.name, text_of(path.read_bytes(), str(path)) or "")
 
 
 def _jsonl(path: Path) -> Iterator[Document]:
-    with path.open(encoding="utf-8") as file:
+    with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
+            if not (line := line.removeprefix(codecs.BOM_UTF8) if number == 1 else line).strip():
                 continue
+            where = f"{path} line {number}"
             try:
-                yield Document(f"{path.name}:{number}", str(json.loads(line)["text"]))
-            except (ValueError, KeyError, TypeError) as error:
-                raise CorpusError(f"{path} line {number} has no text ({error})", expected='{"text": "..."}') from error
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise CorpusError(f"{where} is not JSON ({error})", expected='{"text": "..."}') from error
+            if not isinstance(row, dict) or "text" not in row:
+                raise CorpusError(f"{where} has no text", expected='{"text": "..."}')
+            if (text := text_of(row["text"], where)) is not None:
+                yield Document(f"{path.name}:{number}", text)
 
 
 def _parquet(path: Path) -> Iterator[Document]:
@@ -154,12 +165,17 @@ def _parquet(path: Path) -> Iterator[Document]:
         file = pq.ParquetFile(path)
         if "text" not in file.schema_arrow.names:
             raise CorpusError(f"{path} has columns {', '.join(file.schema_arrow.names)}", expected="a column text")
+        number = 0
         for batch in file.iter_batches(batch_size=256, columns=["text"]):
-            for number, value in enumerate(batch.column(0).to_pylist()):
-                yield Document(f"{path.name}:{number}", value or "")
+            for value in batch.column(0).to_pylist():
+                number += 1
+                if (text := text_of(value, f"{path} row {number}")) is not None:
+                    yield Document(f"{path.name}:{number}", text)
     except (pa.ArrowException, OSError) as error:
-        raise CorpusError(f"{path} is no readable parquet file: {error}") from error
+        raise CorpusError(f"{path} cannot be read as a parquet file: {error}") from error
 
 
+# columns of rows that would be scored as markup, and bytes that are no text
+ROWS_OR_PACKED = {".json", ".csv", ".tsv", ".gz", ".bz2", ".xz", ".zst", ".zip", ".7z", ".arrow", ".pdf"}
 LIBRARY = {"stdlib": _docstrings, "stdlib-sources": _sources}
-READERS = {".jsonl": _jsonl, ".parquet": _parquet}
+READERS = {".jsonl": _jsonl, ".ndjson": _jsonl, ".parquet": _parquet}

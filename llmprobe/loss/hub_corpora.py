@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llmprobe.errors import ConfigError, CorpusError
+from llmprobe.loss.text import text_of
 from llmprobe.tables import checked_row, read_table
 
 BUILT_IN = Path(__file__).with_name("hub_corpora.toml")
@@ -116,15 +117,15 @@ def stream(corpus: NamedCorpus, commit: str) -> Iterator[tuple[str, str]]:
 
 
 def _texts(corpus: NamedCorpus, rows: Iterable[dict[str, Any]]) -> Iterator[str]:
-    for row in rows:
-        text = row.get(corpus.column)
-        if corpus.column not in row or not isinstance(text, str | None):
+    for number, row in enumerate(rows, start=1):
+        if corpus.column not in row:
             raise CorpusError(
                 f"{corpus.id} has columns {', '.join(row)}",
                 expected=f"text in the column {corpus.column}",
                 fix="name the column of the text in the table of corpora",
             )
-        yield text or ""
+        if (text := text_of(row[corpus.column], f"{corpus.id}, column {corpus.column}, row {number}")) is not None:
+            yield text
 
 
 def _joined(rows: Iterable[str], begins: re.Pattern[str]) -> Iterator[str]:

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
@@ -22,12 +21,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 from transformers.utils import cached_file
-from transformers.utils import logging as transformers_logging
 
 from llmprobe.cache import cache_dir
 from llmprobe.conversions import build_once
 from llmprobe.device import pick_device
 from llmprobe.errors import ConfigError, SourceError
+from llmprobe.loss.limits import positions_of
+from llmprobe.loss.loading import check_whole, first_line, load_config, load_whole, quiet
+from llmprobe.weights.checkpoint import gguf_parts, local_gguf
 from llmprobe.weights.fingerprint import fingerprint
 from llmprobe.weights.gguf_header import read_header
 from llmprobe.weights.source import Source, parse_source
@@ -91,15 +92,9 @@ def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> 
     folder, revision = _folder(parsed)
     spread = {"device_map": "auto"} if place == "cuda" and torch.cuda.device_count() > 1 else {}
     at = {"revision": revision} if revision else {}
-    _quiet()
-    try:
-        config = AutoConfig.from_pretrained(folder, **at)
-        model = AutoModelForCausalLM.from_pretrained(folder, config=config, dtype=DTYPES[dtype], **at, **spread)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise SourceError(
-            f"{source} does not load as a language model: {_first_line(error)}",
-            expected="a causal model with config.json and weights that transformers knows",
-        ) from error
+    quiet()
+    config = load_config(source, folder, revision)
+    model = load_whole(source, folder, config, dtype=DTYPES[dtype], **at, **spread)
     tokenizer = _tokenizer(source, folder, revision)
     if not spread:
         torch.nn.Module.to(model, place)
@@ -110,7 +105,7 @@ def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> 
         revision=_commit(folder, revision),
         dtype=dtype,
         device=place,
-        positions=getattr(config.get_text_config(), "max_position_embeddings", None),
+        positions=positions_of(model),
     )
 
 
@@ -126,11 +121,17 @@ def load_tokenizer(source: str) -> PreTrainedTokenizerBase:
 
 
 def _tokenizer(source: str, folder: str, revision: str) -> PreTrainedTokenizerBase:
+    at = {"revision": revision} if revision else {}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **({"revision": revision} if revision else {}))
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, **at)
         empty = not tokenizer("the quick brown fox", add_special_tokens=False)["input_ids"]
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise SourceError(f"{source} has no tokenizer that loads: {_first_line(error)}") from error
+    except Exception as error:  # tokenizers' own errors have no common base
+        if "trust_remote_code" in str(error):
+            raise SourceError(
+                f"the tokenizer of {source} needs code of its own repository, which is never run",
+                expected="a tokenizer that transformers has itself",
+            ) from error
+        raise SourceError(f"{source} has no tokenizer that loads: {first_line(error)}") from error
     if empty:  # transformers makes one out of nothing where files are missing
         raise SourceError(f"{source} has no tokenizer that splits text", fix="save its tokenizer beside the weights")
     tokenizer.model_max_length = int(1e30)  # windows are cut here, so its warning about length would mislead
@@ -143,16 +144,6 @@ def _commit(folder: str, revision: str) -> str:
     return Path(config).parent.name if config else revision
 
 
-def _quiet() -> None:
-    """Leave stderr to our own progress and warnings."""
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0]
-
-
 def _folder(source: Source) -> tuple[str, str]:
     """What transformers loads from: a folder on disk, or a repository and its revision."""
     path = source.path
@@ -160,9 +151,9 @@ def _folder(source: Source) -> tuple[str, str]:
         return source.repo, source.revision
     if path.is_dir() and (path / "config.json").is_file():
         return str(path), ""
-    files = sorted(path.glob("*.gguf")) if path.is_dir() else [path]
-    if len(files) == 1 and files[0].suffix == ".gguf":
-        return str(_converted(files[0])), ""
+    gguf = local_gguf(path) if path.is_dir() else path
+    if gguf is not None and gguf.suffix == ".gguf":
+        return str(_converted(gguf)), ""
     raise SourceError(f"{path} is no whole model", expected="a folder with config.json and weights, or a .gguf file")
 
 
@@ -177,17 +168,29 @@ def _converted(gguf: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    _quiet()
+    if len(gguf_parts(gguf)) > 1:
+        raise SourceError(
+            f"{gguf} is split into parts, which no model is loaded from",
+            expected="one .gguf file",
+            fix="join the parts with llama.cpp's llama-gguf-split --merge",
+        )
+    quiet()
     where: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
+    where["trust_remote_code"] = False
     try:
-        quantised = AutoModelForCausalLM.from_pretrained(
-            **where, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            **where,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(**where)
-    except (OSError, ValueError, KeyError, IndexError, RuntimeError, NotImplementedError) as error:
+    except Exception as error:  # readers of a damaged file raise what they will
         raise SourceError(
-            f"{gguf} does not load: {_first_line(error)}", fix="the file is corrupt or its kind unknown"
+            f"{gguf} does not load: {first_line(error)}", fix="the file is corrupt or its kind unknown"
         ) from error
+    quantised, report = loaded
+    check_whole(str(gguf), report)
     # transformers will not save what it loaded as GGUF; the same weights in a plain model it will.
     config = quantised.config
     vars(config).pop("quantization_config", None)

@@ -21,9 +21,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm import tqdm
+from transformers import PreTrainedModel
 
 from llmprobe.cache import CACHE_SPACE, written
+from llmprobe.errors import SourceError
 from llmprobe.loss.language_model import LanguageModel
+from llmprobe.loss.limits import check_causal, depends_on_length, position_reset
 from llmprobe.loss.windows import Window
 
 log = logging.getLogger(__name__)
@@ -73,8 +76,12 @@ def score_windows(
     ------
     StoreError
         The partial file cannot be written.
+    SourceError
+        The model looks ahead, lacks positions, or gives a loss that is not a finite number.
     """
-    score = _scorer(model)
+    tokens = max(windows, key=lambda window: window.scored).tokens[:-1]
+    alike = not check_causal(model.model, torch.tensor(tokens, device=_input_device(model)), model.source)
+    alike, score = alike or depends_on_length(model.model), _scorer(model)
     order = sorted(range(len(windows)), key=lambda i: -windows[i].scored)
     bins = windows[order[0]].scored.bit_length()
     nll, by_position, counts = np.zeros(len(windows)), np.zeros(bins), np.zeros(bins, dtype=np.int64)
@@ -95,8 +102,10 @@ def score_windows(
         while done < len(order):
             longest = windows[order[done]].scored
             batch = order[done : done + max(1, budget // longest)]
+            if alike:
+                batch = [i for i in batch if windows[i].scored == longest]
             try:
-                tokens = score([windows[i] for i in batch])
+                nlls = score([windows[i] for i in batch])
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
@@ -104,8 +113,14 @@ def score_windows(
                 torch.cuda.empty_cache()
                 log.warning("out of memory: going on with %d tokens at a time", budget)
                 continue
-            sums = [float(t.sum()) for t in tokens]
-            positions = np.sum([_bin_sums(t, bins) for t in tokens], axis=0).tolist()
+            sums = [float(t.sum()) for t in nlls]
+            if not np.isfinite(sums).all():
+                raise SourceError(
+                    f"{model.source} gives a loss of {sums[int(np.argmin(np.isfinite(sums)))]} nats",
+                    expected="a finite number",
+                    fix="use --dtype float32; if it is used, the weights are damaged",
+                )
+            positions = np.sum([_bin_sums(t, bins) for t in nlls], axis=0).tolist()
             take(batch, sums, positions)
             _keep(partial, {"first": done, "budget": budget, "nll": sums, "positions": positions})
             done += len(batch)
@@ -118,7 +133,8 @@ def score_windows(
 def _scorer(model: LanguageModel) -> Callable[[list[Window]], list[Float[np.ndarray, " t"]]]:
     """A function from windows to the NLL of each of their tokens, in float64."""
     network, device, head = model.model, _input_device(model), _head(model)
-    step = max(1, LOGIT_BYTES // (4 * network.config.get_text_config().vocab_size))
+    step = max(1, LOGIT_BYTES // (4 * _vocabulary(network)))
+    reset = position_reset(network)
 
     @torch.inference_mode()
     def score(windows: list[Window]) -> list[Float[np.ndarray, " t"]]:
@@ -128,10 +144,18 @@ def _scorer(model: LanguageModel) -> Callable[[list[Window]], list[Float[np.ndar
         scored = [window.scored for window in windows]
         targets = torch.cat([row[1 : 1 + n] for row, n in zip(ids, scored, strict=True)])
         inputs = ids[:, :-1].to(device)
-        if head is not None:
-            states = network.base_model(input_ids=inputs, use_cache=False)[0]
-        else:
-            states = network(input_ids=inputs, use_cache=False).logits
+        reset()
+        try:
+            if head is not None:
+                states = network.base_model(input_ids=inputs, use_cache=False)[0]
+            else:
+                states = network(input_ids=inputs, use_cache=False).logits
+        except IndexError as error:
+            raise SourceError(
+                f"{model.source} does not take {inputs.shape[1]} tokens",
+                expected=f"its {model.positions or 'unstated'} positions",
+                fix="give a shorter --context",
+            ) from error
         states = torch.cat([row[:n] for row, n in zip(states, scored, strict=True)])
         nll = torch.empty(len(targets), dtype=torch.float64)
         for i in range(0, len(targets), step):
@@ -170,10 +194,16 @@ def _head(model: LanguageModel) -> Head | None:
     with torch.inference_mode():
         whole = network(input_ids=ids, use_cache=False).logits
         parts = head(network.base_model(input_ids=ids, use_cache=False)[0])
-    if whole.shape == parts.shape and torch.allclose(whole.float(), parts.float(), rtol=1e-3, atol=1e-4):
+    rtol, atol = (1e-5, 1e-6) if network.dtype == torch.float32 else (1e-2, 1e-3)
+    if whole.shape == parts.shape and torch.allclose(whole.float(), parts.float(), rtol=rtol, atol=atol):
         return head
     log.warning("%s shapes its logits in its own way: they are made for whole batches", model.source)
     return None
+
+
+def _vocabulary(network: PreTrainedModel) -> int:
+    """Rows of the input embedding."""
+    return len(next(network.get_input_embeddings().parameters()))
 
 
 def _input_device(model: LanguageModel) -> torch.device:

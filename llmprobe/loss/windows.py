@@ -97,12 +97,16 @@ def cut_windows(
 
 
 def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[int]]:
-    """Token ids and, at i, how many characters of the text lie before token i."""
+    """Token ids and, at i, how many characters of the text lie before token i.
+
+    A control token that is written out in the text (``<|endoftext|>``) is text like any other.
+    """
+    plain = {"add_special_tokens": False, "split_special_tokens": True}
     if not tokenizer.is_fast:
-        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = tokenizer(text, **plain)["input_ids"]
         pieces = [len(tokenizer.decode(ids[: i + 1])) for i in range(len(ids))]
         return ids, [0, *pieces]
-    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    encoded = tokenizer(text, **plain, return_offsets_mapping=True)
     # A token's end may fall short where several tokens share one character: never go back.
     ends, furthest = [0], 0
     for _, end in encoded["offset_mapping"]:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from llmprobe.errors import FitError
-from llmprobe.fitting.alternatives import rivals
+from llmprobe.fitting.alternatives import compare_curves
 from llmprobe.fitting.estimator import FitResult, fit
 from llmprobe.fitting.law import Offset, PowerLawSum
 from llmprobe.report.published import published_exponents
@@ -100,7 +100,7 @@ class Exponent:
         if self.fit is None or self.fit.law.grouped:
             return ""
         try:
-            best = rivals(self.fit)[0]
+            best = compare_curves(self.fit)[0]
         except FitError:
             return ""
         return f"{best.name} ({best.weight:.0%})" if math.isfinite(best.aicc) else "too few points to tell"

@@ -6,6 +6,7 @@ says which shard holds a tensor, and only that shard's header is opened.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
@@ -29,11 +30,14 @@ class WeightFile(Protocol):
     def read(self, name: str) -> StoredTensor: ...
 
 
-# In the order to try: an index, then the file it would index; safetensors before .bin.
+# In transformers' order, so that the matrix read is the one a model would be loaded with: a file before the index of
+# its shards, safetensors before .bin.
 LAYOUTS = (
-    ("model.safetensors.index.json", "model.safetensors"),
-    ("pytorch_model.bin.index.json", "pytorch_model.bin"),
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
+PART = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<suffix>\.\w+)")
+OTHERS = ("training_args.bin", "optimizer.bin", "scheduler.bin", "adapter_model.bin", "adapter_model.safetensors")
 FORMATS: dict[str, Callable[[ByteSource], WeightFile]] = {".safetensors": SafetensorsFile, ".bin": TorchZipFile}
 
 
@@ -49,11 +53,14 @@ class Checkpoint(Protocol):
         ``config.json``, or what stands for it; empty if there is none.
     bytes_read
         Bytes of weight files fetched so far.
+    missing
+        Parts of the model that are not here, in words; empty if it is whole.
     """
 
     label: str
     revision: str
     config: dict[str, Any]
+    missing: str
 
     @property
     def bytes_read(self) -> int: ...
@@ -77,6 +84,7 @@ class TreeCheckpoint:
         self._sources: list[ByteSource] = []
         self._open: dict[str, WeightFile] = {}
         self.config = self._json("config.json") if "config.json" in self._present else {}
+        self.missing = ""
         self._where = self._locate()
 
     @property
@@ -101,19 +109,27 @@ class TreeCheckpoint:
 
     def _locate(self) -> dict[str, str]:
         """Which file holds each tensor."""
-        for index, single in LAYOUTS:
+        for single, index in self._layouts():
+            if single in self._present and not single.endswith(".json"):
+                return dict.fromkeys(self._file(single).names(), single)
             if index in self._present:
                 return {name: self._inside(str(file)) for name, file in self._weight_map(index).items()}
-            if single in self._present:
-                return dict.fromkeys(self._file(single).names(), single)
-        loose = sorted(name for name in self._present if name.endswith(".safetensors"))
-        if not loose:
-            raise SourceError(
-                f"{self.label} holds no weights ({len(self._present)} files)",
-                expected="model.safetensors, pytorch_model.bin, an index of shards, or a .gguf file",
-                fix="name the folder or file that holds them",
-            )
-        return {name: file for file in loose for name in self._file(file).names()}
+        # Files without an index: as many as there are in the first format that has any.
+        for suffix in FORMATS:
+            loose = sorted(name for name in self._present if name.endswith(suffix) and not _is_other(name))
+            if loose:
+                _check_parts(self.label, loose)
+                return {name: file for file in loose for name in self._file(file).names()}
+        raise SourceError(
+            f"{self.label} holds no weights ({len(self._present)} files)",
+            expected="model.safetensors, pytorch_model.bin, an index of shards, or a .gguf file",
+            fix="name the folder or file that holds them",
+        )
+
+    def _layouts(self) -> list[tuple[str, str]]:
+        """Pairs of a file and an index in the order to try; a configuration may name one of its own."""
+        named = self.config.get("transformers_weights")
+        return [(self._inside(named), self._inside(named))] if isinstance(named, str) else list(LAYOUTS)
 
     def _weight_map(self, index: str) -> Mapping[str, str]:
         table = self._json(index).get("weight_map")
@@ -154,19 +170,81 @@ class TreeCheckpoint:
 
 
 class GgufCheckpoint:
-    """A checkpoint in one .gguf file."""
+    """A checkpoint in one .gguf file, or in all the parts that it was split into.
 
-    revision = ""
+    Raises
+    ------
+    SourceError
+        A part is missing.
+    """
+
+    revision = missing = ""
 
     def __init__(self, path: Path) -> None:
-        self._file = GgufFile(path)
-        self.label = str(path)
-        self.config: dict[str, Any] = {"model_type": self._file.architecture, "format": "gguf"}
-        self.names, self.shape, self.read = self._file.names, self._file.shape, self._file.read
+        parts = [GgufFile(part) for part in gguf_parts(path)]
+        self._where = {name: part for part in parts for name in part.names()}
+        self._parts, self.label = parts, str(path)
+        self.config: dict[str, Any] = {"model_type": parts[0].architecture, "format": "gguf"}
 
     @property
     def bytes_read(self) -> int:
-        return self._file.bytes_read
+        return sum(part.bytes_read for part in self._parts)
+
+    def names(self) -> Sequence[str]:
+        return list(self._where)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._where[name].shape(name)
+
+    def read(self, name: str) -> StoredTensor:
+        return self._where[name].read(name)
+
+
+def gguf_parts(path: Path) -> list[Path]:
+    """The files that a .gguf file belongs to, in order: itself, or all the parts that it is one of.
+
+    Raises
+    ------
+    SourceError
+        Not all of them are there.
+    """
+    match = PART.fullmatch(path.name)
+    count = GgufFile(path).split_count
+    if match is None or count < 2:
+        if count > 1:
+            raise SourceError(
+                f"{path} is one of {count} parts",
+                expected=f"a name that ends in -00001-of-{count:05}.gguf and all parts beside it",
+                fix="give the parts the names they were published under",
+            )
+        return [path]
+    width = len(match["number"])
+    parts = [path.with_name(f"{match['stem']}-{i:0{width}}-of-{match['count']}.gguf") for i in range(1, count + 1)]
+    absent = [part.name for part in parts if not part.is_file()]
+    if absent:
+        raise SourceError(f"{path} is one of {count} parts; {', '.join(absent[:3])} not there", fix="fetch every part")
+    return parts
+
+
+def local_gguf(path: Path) -> Path | None:
+    """The .gguf model of a folder, by its first part; None where the folder holds other weights or no .gguf file.
+
+    Raises
+    ------
+    SourceError
+        It holds several models.
+    """
+    files = sorted(path.glob("*.gguf"))
+    if not files or any(path.glob("*.safetensors")) or any(path.glob("*.bin")):
+        return None
+    models = {PART.sub(r"\g<stem>", file.name): file for file in reversed(files)}
+    if len(models) > 1:
+        raise SourceError(
+            f"{path} holds {len(models)} .gguf models: {', '.join(sorted(file.name for file in models.values())[:4])}",
+            expected="one",
+            fix="name the file",
+        )
+    return files[0]
 
 
 def open_local(path: Path) -> Checkpoint:
@@ -180,10 +258,8 @@ def open_local(path: Path) -> Checkpoint:
     if not path.exists():
         raise SourceError(f"{path} does not exist", expected="a folder, a .safetensors or a .gguf file")
     if path.is_dir():
-        files = sorted(path.glob("*.gguf"))
-        if len(files) == 1 and not any(path.glob("*.safetensors")) and not any(path.glob("*.bin")):
-            return GgufCheckpoint(files[0])
-        return TreeCheckpoint(LocalTree(path))
+        gguf = local_gguf(path)
+        return TreeCheckpoint(LocalTree(path)) if gguf is None else GgufCheckpoint(gguf)
     if path.suffix == ".gguf":
         return GgufCheckpoint(path)
     if path.suffix in FORMATS:
@@ -196,4 +272,24 @@ class _SingleFile(TreeCheckpoint):
 
     def _locate(self) -> dict[str, str]:
         (name,) = self._present
+        if (part := PART.fullmatch(name)) and int(part["count"]) > 1:
+            self.missing = f"the other parts of {int(part['count'])}"
         return dict.fromkeys(self._file(name).names(), name)
+
+
+def _is_other(name: str) -> bool:
+    """Whether a file of weights holds no model: training state, an adapter."""
+    return PurePosixPath(name).name in OTHERS
+
+
+def _check_parts(label: str, files: Sequence[str]) -> None:
+    """Refuse numbered files that are not all there."""
+    for part in filter(None, map(PART.fullmatch, files)):
+        present = {int(other["number"]) for other in filter(None, map(PART.fullmatch, files))}
+        absent = set(range(1, int(part["count"]) + 1)) - present
+        if absent:
+            raise SourceError(
+                f"{label} has no index and lacks part {min(absent)} of {int(part['count'])}",
+                expected="every part, or an index of them",
+                fix="fetch the model again",
+            )

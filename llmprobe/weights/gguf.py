@@ -36,6 +36,12 @@ class GgufFile:
         """``general.architecture``: ``llama``, ``gemma2``, ..."""
         return str(self._header.values.get("general.architecture") or "")
 
+    @property
+    def split_count(self) -> int:
+        """``split.count``: how many files the model was split into; 1 for a whole one."""
+        count = self._header.values.get("split.count")
+        return count if isinstance(count, int) and count > 0 else 1
+
     def names(self) -> list[str]:
         return list(self._header.tensors)
 

@@ -192,6 +192,7 @@ class KeptCheckpoint:
     """What is kept of a checkpoint, while the Hub is out of reach."""
 
     bytes_read = 0
+    missing = ""
 
     def __init__(self, label: str, kept: KeptTensors, why: SourceError) -> None:
         self.label, self.revision = label, kept.commit

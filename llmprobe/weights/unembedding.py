@@ -1,47 +1,27 @@
 """The unembedding of a language model: the matrix that turns hidden states into logits, one row per token.
 
-Only this one tensor is read. Its name on disk differs by architecture; `NAMES` holds them in the order to try.
+Only this one tensor is read, and what is needed to know that it is the one (`llmprobe.weights.head`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from llmprobe.errors import SourceError
 from llmprobe.weights.checkpoint import Checkpoint
+from llmprobe.weights.head import SCALES, Head, dequantized, find_head
 from llmprobe.weights.source import parse_source
+from llmprobe.weights.tensor import StoredTensor
 
-HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
-EMBEDDINGS = (  # where input and output embeddings are tied, only the input side is stored
-    "model.embed_tokens.weight",
-    "model.decoder.embed_tokens.weight",
-    "decoder.embed_tokens.weight",
-    "wte.weight",
-    "transformer.wte.weight",
-    "token_embd.weight",
-    "transformer.word_embeddings.weight",
-    "word_embeddings.weight",
-    "backbone.embeddings.weight",
-    "gpt_neox.embed_in.weight",
-)
-NAMES = HEADS + EMBEDDINGS
-FINAL_NORMS = (
-    "model.norm.weight",
-    "output_norm.weight",
-    "transformer.ln_f.weight",
-    "ln_f.weight",
-    "gpt_neox.final_layer_norm.weight",
-    "model.decoder.final_layer_norm.weight",
-    "decoder.final_layer_norm.weight",
-    "model.final_layernorm.weight",
-    "backbone.norm_f.weight",
-)
-GAIN_ABOVE_ONE = ("gemma", "gemma2", "gemma3", "gemma3_text")  # model types whose norms store gain − 1
+if TYPE_CHECKING:
+    from llmprobe.weights.architecture import Architecture
+
+FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 @dataclass(frozen=True)
@@ -99,82 +79,107 @@ def read_unembedding(
         Nothing is there, the file is damaged, or no tensor has a known name.
     """
     checkpoint = parse_source(source).open()
-    name = find_unembedding(checkpoint, tensor)
-    stored = checkpoint.read(name)
-    if stored.values.ndim != 2:
-        raise SourceError(f"{name} of {source} has shape {tuple(stored.values.shape)}", expected="a matrix [n, m]")
-    W = stored.values if rows is None else stored.values[: _checked_rows(rows, len(stored.values), source)]
+    architecture = _architecture(checkpoint)
+    head = _named(checkpoint, tensor) if tensor else find_head(checkpoint, architecture)
+    shape = tuple(checkpoint.shape(head.name))
+    if len(shape) != 2 or 0 in shape:
+        raise SourceError(
+            f"{head.name} of {source} has shape {list(shape)}",
+            expected="a matrix [n, m]",
+            fix="save the model with its weights gathered, or name another tensor with --tensor",
+        )
+    stored = checkpoint.read(head.name)
+    W = _values(checkpoint, stored, head)
+    W = W if rows is None else W[: _checked_rows(rows, len(W), source)]
     if fold_gain:
-        W = W.float() * _final_gain(checkpoint)
+        W = W.float() * _final_gain(checkpoint, architecture)
     return Unembedding(
         W=W,
         source=source,
         revision=checkpoint.revision,
-        tensor=name,
+        tensor=head.name,
         dtype=stored.dtype,
         sha256=stored.sha256,
-        tied=_is_tied(name, checkpoint.config),
+        tied=head.is_embedding or _equals_embedding(checkpoint, head, stored),
         bytes_read=checkpoint.bytes_read,
         vocabulary=rows,
         folded=fold_gain,
     )
 
 
-def find_unembedding(checkpoint: Checkpoint, tensor: str | None = None) -> str:
-    """The name of the unembedding in a checkpoint: `tensor`, or the first of `NAMES`, whole or as a suffix.
+def _architecture(checkpoint: Checkpoint) -> Architecture | None:
+    """What transformers knows of it; it is imported only where there is a configuration to ask it about."""
+    if "model_type" not in checkpoint.config or checkpoint.config.get("format") == "gguf":
+        return None
+    from llmprobe.weights.architecture import Architecture
 
-    Raises
-    ------
-    SourceError
-        None is there.
-    """
+    return Architecture.of(checkpoint.config)
+
+
+def _named(checkpoint: Checkpoint, tensor: str) -> Head:
+    """A tensor that the user names, by its whole name or the end of one."""
     names = checkpoint.names()
-    wanted = (tensor,) if tensor else NAMES
-    found = _first(wanted, names)
-    if found is None:
-        candidates = [name for name in names if "embed" in name or "head" in name or "wte" in name][:6] or names[:6]
+    found = [tensor] if tensor in names else [name for name in names if name.endswith("." + tensor)]
+    if len(found) != 1:
         raise SourceError(
-            f"{checkpoint.label} has no tensor {tensor or 'with a known name of an unembedding'}",
-            expected=tensor or f"one of {', '.join(NAMES)}",
-            fix=f"name it with --tensor; there are, for example: {', '.join(candidates)}",
+            f"{checkpoint.label} has {len(found) or 'no'} tensor{'s' * (len(found) > 1)} {tensor}",
+            expected="one",
+            fix=f"there are, for example: {', '.join(found[:6] or names[:6])}",
         )
-    return found
+    stem = found[0].removesuffix("weight")
+    scale = next((f"{stem}{scale}" for scale in SCALES if f"{stem}{scale}" in names), "")
+    return Head(found[0], scale, is_embedding="embed" in tensor or "wte" in tensor)
 
 
-def _first(wanted: Sequence[str], names: Sequence[str]) -> str | None:
-    present = set(names)
-    for name in wanted:
-        if name in present:
-            return name
-    # Models wrapped in another (a vision tower beside, say) carry a prefix.
-    for name in wanted:
-        nested = [other for other in names if other.endswith("." + name)]
-        if len(nested) == 1:
-            return nested[0]
-    return None
+def _values(checkpoint: Checkpoint, stored: StoredTensor, head: Head) -> Tensor:
+    if stored.values.dtype not in FLOAT8:
+        if head.scale:
+            raise SourceError(f"{head.scale} lies beside {head.name}, which is {stored.dtype}", expected="FP8 values")
+        return stored.values
+    if head.scale:
+        scale = checkpoint.read(head.scale).values
+        return dequantized(stored.values, scale, checkpoint.config, checkpoint.label)
+    if "quantization_config" in checkpoint.config or any(name.endswith(SCALES) for name in checkpoint.names()):
+        raise SourceError(
+            f"{head.name} of {checkpoint.label} is FP8 without a scale beside it",
+            expected=" or ".join(f"{head.name.removesuffix('weight')}{scale}" for scale in SCALES),
+            fix="take the unquantized model",
+        )
+    return stored.values
 
 
-def _is_tied(name: str, config: Mapping[str, Any]) -> bool:
-    if not any(name == head or name.endswith("." + head) for head in HEADS):
-        return True
-    for table in (config, config.get("text_config") or {}):
-        if "tie_word_embeddings" in table:
-            return bool(table["tie_word_embeddings"])
-    model_type = config.get("model_type")
-    if not model_type or config.get("format") == "gguf":
+def _equals_embedding(checkpoint: Checkpoint, head: Head, stored: StoredTensor) -> bool:
+    """Whether a head stored beside the input embedding it is tied to is that embedding: else the model unties them."""
+    if not head.embedding or tuple(checkpoint.shape(head.embedding)) != tuple(stored.values.shape):
         return False
-    from transformers import CONFIG_MAPPING  # says what a config.json leaves unsaid
-
-    return model_type in CONFIG_MAPPING and bool(getattr(CONFIG_MAPPING[model_type](), "tie_word_embeddings", False))
+    return checkpoint.read(head.embedding).sha256 == stored.sha256
 
 
-def _final_gain(checkpoint: Checkpoint) -> Tensor:
-    name = _first(FINAL_NORMS, checkpoint.names())
-    if name is None:
-        raise SourceError(f"{checkpoint.label} has no final norm with a known name", fix="leave --fold-gain out")
-    gain = checkpoint.read(name).values.float()
-    stored_minus_one = checkpoint.config.get("model_type") in GAIN_ABOVE_ONE and "format" not in checkpoint.config
-    return gain + 1 if stored_minus_one else gain
+def _final_gain(checkpoint: Checkpoint, architecture: Architecture | None) -> Tensor:
+    name, offset = _norm(checkpoint, architecture)
+    if name not in checkpoint.names():
+        raise SourceError(
+            f"which final norm {checkpoint.label} has, and how its gain is stored, cannot be shown",
+            expected="an architecture that transformers knows, with a norm right before its head, or a GGUF file",
+            fix="measure without the norm's gain",
+        )
+    return checkpoint.read(name).values.float() + offset
+
+
+def _norm(checkpoint: Checkpoint, architecture: Architecture | None) -> tuple[str, float]:
+    """Name of the final norm's gain in the file, empty if it is not known, and what is to be added to it."""
+    if checkpoint.config.get("format") == "gguf":  # which stores the whole gain
+        return "output_norm.weight", 0.0
+    if architecture is None:
+        return "", 0.0
+    from llmprobe.weights.final_norm import final_norm, gain_offset
+
+    found = final_norm(architecture)
+    offset = gain_offset(found[1]) if found else None
+    if found is None or offset is None:
+        return "", 0.0
+    parameters = architecture.parameters_of(checkpoint.names())
+    return next((name for name, parameter in parameters.items() if parameter == f"{found[0]}.weight"), ""), offset
 
 
 def _checked_rows(rows: int, n: int, source: str) -> int:
