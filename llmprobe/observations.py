@@ -215,7 +215,8 @@ class ObservationStore:
         table = []
         for row in self:
             flat = {f.name: getattr(row, f.name) for f in fields(row)}
-            table.append({**row.provenance.settings, **flat, "key": row.key})
+            whole = {**row.provenance.settings, **flat, "key": row.key}
+            table.append({name: _encodable(value) for name, value in whole.items()})
         columns = [f.name for f in fields(Observation)] + ["key"]
         return pd.DataFrame(table) if table else pd.DataFrame(columns=columns)
 
@@ -265,6 +266,11 @@ def with_settings(observation: Observation, **settings: Scalar) -> Observation:
     provenance = observation.provenance
     merged = {**provenance.settings, **settings}
     return replace(observation, provenance=replace(provenance, settings=merged))
+
+
+def _encodable(value: Any) -> Any:
+    """Half a surrogate pair, which JSON may hold and no table can, is written out."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 @cache
