@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test check clean
+.PHONY: install demo test kill fuzz check clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -19,6 +19,13 @@ demo: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Commands killed at every stage, and readers against harmed files: minutes, so apart from the suite.
+kill: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m kill tests/test_kill_matrix.py
+
+fuzz: install
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/fuzzing.py 20
 
 check: install
 	$(BIN)/ruff check .

@@ -235,7 +235,8 @@ class ObservationStore:
         table = []
         for row in self:
             flat = {f.name: getattr(row, f.name) for f in fields(row)}
-            table.append({**row.provenance.settings, **flat})
+            whole = {**row.provenance.settings, **flat}
+            table.append({name: _encodable(value) for name, value in whole.items()})
         columns = [f.name for f in fields(Observation)]
         return pd.DataFrame(table) if table else pd.DataFrame(columns=columns)
 
@@ -284,3 +285,8 @@ def digest(identity: Mapping[str, Any]) -> str:
     """16 hex digits of a table."""
     text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _encodable(value: Any) -> Any:
+    """Half a surrogate pair, which JSON may hold and no table can, is written out."""
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value

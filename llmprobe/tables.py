@@ -14,6 +14,8 @@ Row = TypeVar("Row")
 
 def read_table(path: Path, what: str) -> dict[str, Any]:
     """A TOML file as a table; `ConfigError` says that a file of `what` was expected."""
+    if path.exists() and not path.is_file():
+        raise ConfigError(f"{path} is not a regular file", expected=f"a TOML file of {what}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -72,7 +72,7 @@ def write_report(run_dir: str | Path) -> Path:
 
 def shown(frame: pd.DataFrame) -> pd.DataFrame:
     """The observations with every name fit to be shown; see `llmprobe.names`."""
-    texts = [column for column in frame.columns if column != "key" and frame[column].dtype == object]
+    texts = [c for c in frame.columns if c != "key" and not pd.api.types.is_numeric_dtype(frame[c])]
     clean = {c: [printable(v) if isinstance(v, str) else v for v in frame[c]] for c in texts}
     return frame.assign(**{c: pd.Series(values, frame.index, dtype=object) for c, values in clean.items()})
 

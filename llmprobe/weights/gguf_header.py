@@ -13,6 +13,7 @@ import mmap
 import struct
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from llmprobe.errors import SourceError
 from llmprobe.weights.byte_source import LocalFile
@@ -80,7 +81,7 @@ class _Cursor:
         tensors, keys = self.count(24), self.count(12)
         values: dict[str, Value] = {}
         for _ in range(keys):
-            key = self.text()
+            key = self.name()
             if key in values:
                 raise ValueError(f"it has the key {key!r} twice")
             values[key] = self.value(self.number("<I"))
@@ -98,7 +99,7 @@ class _Cursor:
         self.at += length
         return first
 
-    def number(self, form: str) -> int:
+    def number(self, form: str) -> Any:
         (value,) = struct.unpack_from(form, self.data, self.take(struct.calcsize(form)))
         return value
 
@@ -108,6 +109,12 @@ class _Cursor:
         if count * smallest > self.size - self.at:
             raise ValueError(f"it announces {count} entries in {self.size - self.at} bytes")
         return count
+
+    def name(self) -> str:
+        """Text that names something: UTF-8, or `ValueError`."""
+        length = self.number("<Q")
+        first = self.take(length)
+        return self.data[first : first + length].decode("utf-8")
 
     def text(self) -> str:
         length = self.number("<Q")
@@ -143,7 +150,7 @@ class _Cursor:
         return None
 
     def tensor(self) -> tuple[str, tuple[int, ...], int, int]:
-        name = self.text()
+        name = self.name()
         rank = self.number("<I")
         if len(name) > NAME or not 1 <= rank <= DIMENSIONS:
             raise ValueError(f"tensor {name[:NAME]!r} has {rank} dimensions")

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from llmprobe.errors import SourceError
+from llmprobe.names import printable
 from llmprobe.weights.byte_source import ByteSource, parsed_json
 from llmprobe.weights.tensor import StoredTensor
 
@@ -24,7 +25,7 @@ DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-# Bits of every type the format knows, to check the layout of what is not read.
+# Bits of every type the format knows: the layout of what is not read is checked too.
 BITS = {code: 8 * dtype.itemsize for code, dtype in DTYPES.items()} | {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8, "U16": 16, "I16": 16, "U32": 32,
     "I32": 32, "U64": 64, "I64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
@@ -110,8 +111,9 @@ class SafetensorsFile:
             raise self._corrupt(f"its entry of {name} is not one of dtype, shape and data_offsets")
         if any(type(size) is not int or not 0 <= size < 1 << 63 for size in sizes):
             raise self._corrupt(f"shape {shape} at {[start, stop]} of {name} holds what is not a size")
-        bits = BITS.get(dtype)
-        if bits is not None and 8 * (stop - start) != math.prod(shape) * bits:
+        if (bits := BITS.get(dtype)) is None:
+            raise self._corrupt(f"{name} is of the unknown type {printable(dtype)}")
+        if 8 * (stop - start) != math.prod(shape) * bits:
             raise self._corrupt(f"{name} has {stop - start} bytes for shape {shape} of {dtype}")
         return _Entry(dtype, tuple(shape), base + start, base + stop)
 

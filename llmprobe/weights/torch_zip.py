@@ -21,6 +21,8 @@ from llmprobe.weights.byte_source import ByteSource
 from llmprobe.weights.tensor import StoredTensor
 
 LOCAL_HEADER = struct.Struct("<4s2B4HL2L2H")  # of a zip member; its last two fields are the lengths that follow
+END = 22  # bytes of a zip's last record
+END64 = 76  # and of what a large one has before it
 CHUNK = 64 << 10
 MEMBERS = 100_000  # of a zip: more than any model has tensors
 PICKLE_BYTES = 16 << 20  # a hundred times what the tables of the largest models take
@@ -40,6 +42,9 @@ class TorchZipFile:
     def __init__(self, source: ByteSource) -> None:
         self.source = source
         self._tensors, self._records = self._directory()
+        for name, tensor in self._tensors.items():
+            if tensor.layout == torch.strided:
+                self._record(name, tensor)
 
     def names(self) -> list[str]:
         return list(self._tensors)
@@ -52,13 +57,11 @@ class TorchZipFile:
         tensor = self._tensors[name]
         if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_quantized:
             raise SourceError(f"{name} in {self.source.name} is stored as {tensor.dtype}", expected="a float type")
-        member = self._records.get(tensor.untyped_storage()._checkpoint_offset or -1)
-        if member is None:
-            raise SourceError(
-                f"{name} has no record in {self.source.name}", fix="the file is corrupt: download it again"
-            )
+        member = self._record(name, tensor)
         header = self.source.read(member.header_offset, LOCAL_HEADER.size)
-        *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
+        mark, *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
+        if mark != b"PK\3\4":
+            raise SourceError(f"{member.filename} of {self.source.name} has no header", fix="download it again")
         start = member.header_offset + LOCAL_HEADER.size + name_length + extra_length
         span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
         itemsize = tensor.dtype.itemsize
@@ -66,7 +69,7 @@ class TorchZipFile:
         if max(first + length, tensor.numel() * itemsize) > member.file_size:
             raise SourceError(f"{name} reaches past its record {member.filename} in {self.source.name}")
         data = self.source.read(start + first, length)
-        if length == member.file_size and member.CRC != UNCHECKED and zlib.crc32(data) != member.CRC:
+        if length == member.file_size and member.CRC and zlib.crc32(data) != member.CRC:
             raise SourceError(
                 f"{name} in {self.source.name} does not match its checksum",
                 fix="the file is corrupt: download it again",
@@ -82,6 +85,10 @@ class TorchZipFile:
             with zipfile.ZipFile(_Seekable(self.source)) as archive:
                 members = archive.infolist()
                 self._check(members)
+                if archive.comment or self.source.read(self.source.size - END, 4) != b"PK\5\6":
+                    raise zipfile.BadZipFile("it goes on after its directory")
+                if self.source.size - END - archive.start_dir - sum(_entry_size(m) for m in members) not in (0, END64):
+                    raise zipfile.BadZipFile("its directory is not as long as it says")
                 skeleton, records = _skeleton(archive, members)
         except ProbeError:
             raise
@@ -104,21 +111,37 @@ class TorchZipFile:
             raise SourceError(f"{self.source.name} is no readable torch zip: {_why(error)}") from error
         if not isinstance(loaded, dict):
             raise SourceError(f"{self.source.name} holds a {type(loaded).__name__}", expected="a dictionary of tensors")
-        tensors = {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor) and v.numel()}
-        return tensors, records
+        return {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor) and v.numel()}, records
+
+    def _record(self, name: str, tensor: torch.Tensor) -> zipfile.ZipInfo:
+        """The member of the zip that holds a tensor's storage, exactly as long as the pickle says."""
+        storage = tensor.untyped_storage()
+        member = self._records.get(storage._checkpoint_offset or -1)
+        if member is None or member.file_size != storage.nbytes():
+            there = "no record" if member is None else f"a record of {member.file_size} bytes"
+            raise SourceError(
+                f"{name} has {there} in {self.source.name}",
+                expected=f"{storage.nbytes()} bytes",
+                fix="the file is corrupt: download it again",
+            )
+        return member
 
     def _check(self, members: list[zipfile.ZipInfo]) -> None:
         """Refuse what torch never writes and what makes a small file a large one."""
         if len(members) > MEMBERS:
             raise SourceError(f"{self.source.name} is a zip of {len(members)} members", expected=f"at most {MEMBERS}")
-        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-            raise SourceError(f"{self.source.name} is a compressed zip", expected="a zip written by torch.save")
+        if any(member.compress_type != zipfile.ZIP_STORED or member.volume for member in members):
+            raise SourceError(
+                f"{self.source.name} is a compressed or split zip", expected="a zip written by torch.save"
+            )
         if len({member.filename for member in members}) < len(members):
             raise SourceError(f"{self.source.name} holds two members of one name", fix="do not trust this file")
         if sum(m.file_size for m in members if "/data/" not in m.filename) > PICKLE_BYTES:
             raise SourceError(
                 f"{self.source.name} holds a pickle of more than {PICKLE_BYTES} bytes", fix="do not trust it"
             )
+        if any(members) and min(member.header_offset for member in members) > 0:
+            raise SourceError(f"{self.source.name} has something before its first member", fix="do not trust this file")
         at = 0
         for member in sorted(members, key=lambda member: member.header_offset):
             if member.header_offset < at or member.file_size != member.compress_size:
@@ -134,6 +157,12 @@ class TorchZipFile:
             )
 
 
+def _entry_size(member: zipfile.ZipInfo) -> int:
+    """Bytes of a member in the zip's directory."""
+    name = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
+    return 46 + len(name) + len(member.extra) + len(member.comment)
+
+
 def _why(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
 
@@ -146,11 +175,18 @@ def _skeleton(
     with zipfile.ZipFile(skeleton, "w") as copy:
         for member in members:
             folder, _, record = member.filename.partition("/")
+            is_storage = record.startswith("data/")
+            if member.CRC == UNCHECKED:
+                member.CRC = None  # type: ignore[assignment]  # which zipfile takes for: not to be checked
+            content = b"" if is_storage else archive.read(member)
+            if record != "data.pkl":
+                content.decode("utf-8")
+            if record == ".storage_alignment" and not content.strip().isdigit():
+                raise zipfile.BadZipFile(f"its alignment is {content[:20]!r}")
             if record.startswith("."):  # alignment hints would make torch guess offsets instead of reading ours
                 continue
-            is_storage = record.startswith("data/")
             empty = zipfile.ZipInfo(f"{folder}/{record}")
-            copy.writestr(empty, b"" if is_storage else archive.read(member))
+            copy.writestr(empty, content)
             if is_storage:
                 offset = empty.header_offset + LOCAL_HEADER.size + len(empty.filename.encode()) + len(empty.extra)
                 records[offset] = member
