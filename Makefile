@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test check clean
+.PHONY: install demo test test-architectures check clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -19,6 +19,10 @@ demo: install
 
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# Head, loss and every weight of each architecture that transformers builds tiny: two minutes on one core.
+test-architectures: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/architectures -m architectures -n 2
 
 check: install
 	$(BIN)/ruff check .

@@ -91,6 +91,7 @@ def loss_observations(study: str, result: LossResult, *, m: int, **columns: Any)
         "nll_sum": result.nll_sum,
         "n_documents": result.n_documents,
         "n_bytes": result.n_bytes,
+        "control_tokens": "text",  # those written out in a document are scored as the text they are
     }
     stderr = result.loss_stderr if result.loss_stderr == result.loss_stderr else None
     common: dict[str, Any] = {

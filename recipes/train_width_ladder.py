@@ -94,7 +94,7 @@ def main(config: Config) -> Path:
     transformers.utils.logging.disable_progress_bar()
     settle(config)
     train_texts = prepare(config)
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(config.out / "tokenizer")
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(config.out / "tokenizer", trust_remote_code=False)
     windows: torch.Tensor | None = None
     for m in config.widths:
         if not (folder(config, m, config.steps) / "config.json").is_file():
