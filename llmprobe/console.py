@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import errno
+import io
 import json
 import logging
 import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, runtime_checkable
 
+from llmprobe import interrupts
 from llmprobe.errors import ProbeError
+from llmprobe.names import printable, visible
 from llmprobe.settings import SettingError
+
+LONGEST_ERROR = 2000  # characters of an error's line
 
 
 @runtime_checkable
@@ -22,21 +27,23 @@ class Command(Protocol):
     def run(self) -> None: ...
 
 
-def main(commands: Mapping[str, type[Command]], prog: str, description: str, argv: Sequence[str] | None) -> int:
-    """Parse one of `commands` and run it; the exit status is 0, 2 for bad input, 130 when interrupted.
+def main(
+    commands: Callable[[], Mapping[str, type[Command]]], prog: str, description: str, argv: Sequence[str] | None
+) -> int:
+    """Parse one of `commands` and run it; the exit status is as `guarded` gives it.
 
     ``--debug`` anywhere on the line shows the traceback of an error and debug logs.
     """
-    import tyro
-
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     footer = f"{description}\n\nAdd --debug to any command to see the traceback of an error."
 
     def work() -> None:
+        import tyro
+
         command = tyro.extras.subcommand_cli_from_dict(
-            dict(commands), prog=prog, description=footer, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
+            dict(commands()), prog=prog, description=footer, args=arguments, config=(tyro.conf.OmitArgPrefixes,)
         )
         command.run()
 
@@ -46,28 +53,65 @@ def main(commands: Mapping[str, type[Command]], prog: str, description: str, arg
 def guarded(work: Callable[[], object], *, debug: bool = False) -> int:
     """Run `work`, turning errors a user can mend into one line on stderr and exit status 2.
 
-    Otherwise the status is what `work` returns where that is an int, and 0 where it is not.
+    Otherwise the status is what `work` returns where that is an int, and 0 where it is not; 128 + the signal where one
+    ended it; 141 where nobody reads stdout any more. What a failing disk did not take is printed.
     """
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING,
-        format="%(levelname)s: %(message)s",
-        stream=sys.stderr,
-    )
+    interrupts.watch()
+    _open_streams()
+    _log_to_stderr(debug)
     try:
         status = work()
+        sys.stdout.flush()
     except SettingError as error:
         return _complain(error.typed, debug)
     except ProbeError as error:
+        with suppress(OSError):
+            emit(error.measured)
         return _complain(str(error), debug)
+    except BrokenPipeError:
+        return 141
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EPERM):
-            raise
         where = f" ({error.filename})" if error.filename else ""
-        return _complain(f"{os.strerror(error.errno)}{where}; nothing already stored is lost", debug)
-    except KeyboardInterrupt:
-        sys.stderr.write("\ninterrupted; what was measured is stored, and the same command goes on from there\n")
-        return 130
+        return _complain(f"{error.strerror or error}{where}; nothing already stored is lost", debug)
+    except MemoryError as error:
+        return _complain(f"out of memory{f': {error}' if str(error) else ''}; nothing already stored is lost", debug)
+    except RecursionError:
+        return _complain("the input is nested too deeply to be read", debug)
+    except KeyboardInterrupt as error:
+        ending = error if isinstance(error, interrupts.Interrupted) else interrupts.Interrupted()
+        interrupts.tell(ending)
+        return ending.status
+    finally:
+        interrupts.quiet_stdout()
     return status if isinstance(status, int) else 0
+
+
+def _open_streams() -> None:
+    """Streams that take any text: what was closed leads nowhere, what an encoding lacks is written out."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            while os.open(os.devnull, os.O_RDWR) < 2:  # no file of ours shall get the number of a closed stream
+                pass
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for the whole process)
+        elif isinstance(stream := getattr(sys, name), io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+class _Visible(logging.Formatter):
+    """Log lines in which names from files cannot steer the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
+def _log_to_stderr(debug: bool) -> None:
+    root = logging.getLogger()
+    if root.handlers:
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Visible("%(levelname)s: %(message)s"))
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG if debug else logging.WARNING)
 
 
 def emit(rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
@@ -79,12 +123,12 @@ def emit(rows: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
 
 def progress(text: str) -> None:
     """Print a line about what is going on, on stderr."""
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(visible(text) + "\n")
 
 
 def say(text: str = "") -> None:
     """Print a line for people on stdout."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(visible(text) + "\n")
 
 
 def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
@@ -102,7 +146,7 @@ def table(rows: Sequence[Sequence[object]], header: Sequence[str]) -> str:
 def _complain(message: str, debug: bool) -> int:
     if debug:
         logging.getLogger(__name__).exception("")
-    sys.stderr.write(f"error: {' '.join(message.split())}\n")
+    sys.stderr.write(f"error: {printable(' '.join(message.split()), LONGEST_ERROR)}\n")
     return 2
 
 
@@ -119,4 +163,4 @@ def _plain(value: Any) -> Any:
 def _cell(value: object) -> str:
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
-    return f"{value:.5g}" if isinstance(value, float) else str(value)
+    return f"{value:.5g}" if isinstance(value, float) else printable(value)

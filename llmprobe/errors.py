@@ -1,5 +1,7 @@
 """Errors a user can mend: each says what was read, what was expected and what to do."""
 
+from typing import Any
+
 
 class ProbeError(Exception):
     """Base of every error that is the input's fault, not the program's.
@@ -12,10 +14,16 @@ class ProbeError(Exception):
         What would have been right.
     fix
         What the user can do about it.
+
+    Attributes
+    ----------
+    measured
+        Results, as ``--json`` prints them, that were finished and could not be stored: they are printed with the error.
     """
 
     def __init__(self, read: str, *, expected: str = "", fix: str = "") -> None:
         self.read, self.expected, self.fix = read, expected, fix
+        self.measured: list[dict[str, Any]] = []
         super().__init__(read, expected, fix)
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmprobe.observations import Observation, ObservationStore, Provenance, Scalar
+from llmprobe.weights.fingerprint import fingerprint
 
 if TYPE_CHECKING:
     from llmprobe.loss.evaluate import LossResult
@@ -27,9 +28,16 @@ OVERLAP_METRICS = (
 LOSS_METRICS = ("loss", "bits_per_byte")
 
 
-def is_measured(store: ObservationStore, metrics: Sequence[str], **wanted: Scalar) -> bool:
-    """Whether all these metrics are stored for what `wanted` selects: a row lost to damage is measured again."""
-    return set(metrics) <= {row.metric for row in store.select(**wanted)}
+def is_measured(store: ObservationStore, metrics: Sequence[str], *, content: str = "", **wanted: Scalar) -> bool:
+    """Whether all these metrics are stored for what `wanted` selects: a row lost to damage is measured again.
+
+    Parameters
+    ----------
+    content
+        `fingerprint` of the source: rows of other weights under the same name do not count.
+    """
+    rows = (row for row in store.select(**wanted) if not content or row.provenance.record.get("content") == content)
+    return set(metrics) <= {row.metric for row in rows}
 
 
 def overlap_observations(
@@ -43,7 +51,13 @@ def overlap_observations(
         "vocabulary": matrix.vocabulary,
         "folded": matrix.folded,
     }
-    record = {"sha256": matrix.sha256, "dtype": matrix.dtype, "bytes_read": matrix.bytes_read, "tied": matrix.tied}
+    record = {
+        "content": fingerprint(matrix.source),
+        "sha256": matrix.sha256,
+        "dtype": matrix.dtype,
+        "bytes_read": matrix.bytes_read,
+        "tied": matrix.tied,
+    }
     values: dict[str, float] = {
         "mean_abs_cos": statistics.mean_abs_cos,
         "mean_sq_cos": statistics.mean_sq_cos,
@@ -85,6 +99,7 @@ def loss_observations(study: str, result: LossResult, *, m: int, **columns: Any)
         "tokens": result.n_tokens,
     }
     record = {
+        "content": result.content,
         "device": result.device,
         "corpus_version": result.corpus_version,
         "documents_sha256": result.documents_sha256,

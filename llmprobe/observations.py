@@ -17,7 +17,6 @@ import math
 import os
 import platform
 import subprocess
-import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
@@ -25,6 +24,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from llmprobe import lines
+from llmprobe.cache import atomic
 from llmprobe.errors import StoreError
 
 if TYPE_CHECKING:
@@ -118,8 +119,7 @@ class Observation:
 
     def to_json(self) -> str:
         """One line of the store, its checksum last."""
-        body = json.dumps({**asdict(self), "key": self.key}, separators=(",", ":"), allow_nan=False)
-        return f'{body[:-1]},"crc":"{_checksum(body)}"}}'
+        return lines.sealed(json.dumps(lines.finite({**asdict(self), "key": self.key}), separators=(",", ":")))
 
     @classmethod
     def from_json(cls, line: str) -> Observation:
@@ -131,14 +131,8 @@ class Observation:
             The line is not JSON, has unknown or missing columns, or does not match its checksum. A line without
             a checksum (written by hand) is taken as it stands.
         """
-        row = json.loads(line)
-        if not isinstance(row, dict):
-            raise ValueError("not a JSON object")
-        crc = row.pop("crc", None)
-        if crc is not None and _checksum(line[: line.rindex(',"crc"')] + "}") != crc:
-            raise ValueError("checksum does not match")
-        row.pop("key", None)
-        row["provenance"] = Provenance(**row.get("provenance", {}))
+        row = lines.parsed(line)
+        row["provenance"] = Provenance(**lines.provenance(row.get("provenance")))
         try:
             return cls(**row)
         except (TypeError, StoreError) as error:
@@ -231,16 +225,9 @@ class ObservationStore:
         from safetensors.numpy import save_file
 
         target = self._array_path(key)
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            temporary = target.with_suffix(f".{os.getpid()}.tmp")
-            whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # strides are not kept
+        whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}  # strides are not kept
+        with atomic(target) as temporary:
             save_file(whole, temporary)
-            temporary.replace(target)
-        except OSError as error:
-            raise StoreError(
-                f"cannot write {target}: {error.strerror}", fix="free some space or choose another folder"
-            ) from error
         return target
 
     def load_arrays(self, key: str) -> dict[str, np.ndarray]:
@@ -264,6 +251,8 @@ class ObservationStore:
 
     def _lines(self) -> list[str]:
         try:
+            if self.path.exists() and not self.path.is_file():
+                raise StoreError(f"{self.path} is not a regular file", expected="a JSONL file of observations")
             return self.path.read_bytes().decode("utf-8", errors="replace").split("\n")
         except FileNotFoundError:
             return []
@@ -276,10 +265,6 @@ def with_settings(observation: Observation, **settings: Scalar) -> Observation:
     provenance = observation.provenance
     merged = {**provenance.settings, **settings}
     return replace(observation, provenance=replace(provenance, settings=merged))
-
-
-def _checksum(text: str) -> str:
-    return f"{zlib.crc32(text.encode()):08x}"
 
 
 @cache

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from llmprobe import console
+from llmprobe.cache import atomic
 from llmprobe.errors import ConfigError, FitError, ProbeError
 from llmprobe.families import Family, Member, find_member, load_families
 from llmprobe.fitting.estimator import fit
@@ -153,10 +154,8 @@ def weights(config: Config, checkpoints: list[Checkpoint], failed: dict[str, str
         except ProbeError as error:
             failed[checkpoint.source] = str(error)
             continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        temporary.replace(path)
+        with atomic(path) as temporary:
+            temporary.write_text(json.dumps(known, indent=1), encoding="utf-8")
     return {c.source: known[c.source] for c in checkpoints if c.source in known}
 
 
@@ -190,6 +189,7 @@ def measure(config: Config, store: ObservationStore, checkpoint: Checkpoint) -> 
         )
         rows = loss_observations(STUDY, result, m=model.width, **columns)
         store.append(*(with_settings(row, **asked(config)) for row in rows))
+        result.stored()
 
 
 def asked(config: Config) -> dict[str, Any]:

@@ -126,6 +126,7 @@ def measure(
     )
     rows = loss_observations(STUDY, result, m=width(member), **about)
     store.append(*(with_settings(row, **asked(config, name)) for row in rows))
+    result.stored()
 
 
 def asked(config: Config, corpus: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from llmprobe.overlap.statistics import overlap_statistics
 from llmprobe.report.exponents import exponents
 from llmprobe.report.published import published_overlaps
 from llmprobe.report.write import write_report
+from llmprobe.weights.fingerprint import fingerprint
 from llmprobe.weights.unembedding import read_unembedding
 from toymodels.superposition.config import WIDTHS, preset
 from toymodels.superposition.runs import executor, sweep
@@ -82,7 +83,8 @@ def main(config: Config) -> Path:
 
 def measure_model(config: Config, store: ObservationStore) -> None:
     """Overlaps and loss of the language model."""
-    if not is_measured(store, OVERLAP_METRICS, study=STUDY, model=config.source):
+    content = fingerprint(config.source)
+    if not is_measured(store, OVERLAP_METRICS, content=content, study=STUDY, model=config.source):
         console.progress(f"reading the unembedding of {config.source}")
         matrix = read_unembedding(config.source)
         statistics = overlap_statistics(matrix.W, progress=True)
@@ -92,7 +94,7 @@ def measure_model(config: Config, store: ObservationStore) -> None:
         "context": config.context,
         "n_samples": config.max_tokens,
     }
-    if not is_measured(store, LOSS_METRICS, study=STUDY, model=config.source, **scored):
+    if not is_measured(store, LOSS_METRICS, content=content, study=STUDY, model=config.source, **scored):
         console.progress(f"loading {config.source}; a GGUF file is converted once, which takes half a minute")
         model = load_model(config.source)
         result = evaluate_loss(

@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import tyro
+from teacher_student_figures import RECORD_WINDOW, Record, curve_figure, exponent_figure, record_figure
+from teacher_student_text import HEADER, SCANNED, Scanned, block, grid_rows, scan_row, traps, unread, verdicts
 
 from llmprobe import console
 from llmprobe.fitting.window import fit_window
 from llmprobe.observations import ObservationStore
 from llmprobe.report.figures import save
 from toymodels.teacher.bias_only import record_curve
-from toymodels.teacher.figures import RECORD_WINDOW, Record, curve_figure, exponent_figure, record_figure
 from toymodels.teacher.groups import mean, spread
-from toymodels.teacher.report import HEADER, SCANNED, Scanned, block, grid_rows, scan_row, traps, unread, verdicts
 from toymodels.teacher.run import TeacherConfig, TeacherResult, run_missing
 from toymodels.teacher.students import STUDENTS
 from toymodels.teacher.theory import RECORD_LAWS, record_exponent

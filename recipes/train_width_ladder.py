@@ -23,7 +23,6 @@ import hashlib
 import itertools
 import json
 import math
-import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +34,8 @@ import tyro
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from llmprobe import console
+from llmprobe.cache import atomic
+from llmprobe.conversions import build_once
 from llmprobe.errors import ConfigError, CorpusError, FitError
 from llmprobe.fitting.estimator import fit
 from llmprobe.fitting.law import Offset, PowerLawSum
@@ -227,11 +228,12 @@ class Checkpoints(transformers.TrainerCallback):
             return
         target = folder(self.config, self.m, state.global_step)
         if not target.is_dir():
-            temporary = target.with_name(f".{target.name}.{os.getpid()}")
-            kwargs["model"].save_pretrained(temporary)
-            self.tokenizer.save_pretrained(temporary)
-            temporary.replace(target)
+            build_once(target, lambda empty: self._save(kwargs["model"], empty))
         console.progress(f"m = {self.m}: step {state.global_step} of {self.config.steps}")
+
+    def _save(self, model: Any, empty: Path) -> None:
+        model.save_pretrained(empty)
+        self.tokenizer.save_pretrained(empty)
 
 
 def train(config: Config, m: int, windows: torch.Tensor, tokenizer: transformers.PreTrainedTokenizerFast) -> None:
@@ -351,9 +353,8 @@ def show(config: Config) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

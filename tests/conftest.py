@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,6 +22,8 @@ os.environ |= {
 }
 for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HUGGING_FACE_HUB_TOKEN"):
     os.environ.pop(name, None)
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "recipes"))  # a recipe finds the files beside it
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

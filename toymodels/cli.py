@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from llmprobe import console
 from llmprobe.errors import ConfigError
-from llmprobe.observations import ObservationStore, Scalar
+
+if TYPE_CHECKING:
+    from llmprobe.observations import Scalar
 
 DESCRIPTION = "Train toy counterparts of language models; their runs are fitted and compared like real models."
 
@@ -70,6 +73,7 @@ class Superposition:
     """Print a JSON line per width on stdout and nothing else."""
 
     def run(self) -> None:
+        from llmprobe.observations import ObservationStore
         from toymodels.superposition.config import PRESETS, WIDTHS, SuperpositionConfig, preset
         from toymodels.superposition.runs import executor, sweep
 
@@ -149,6 +153,7 @@ class TeacherStudent:
     """Print a JSON line on stdout and nothing else."""
 
     def run(self) -> None:
+        from llmprobe.observations import ObservationStore
         from toymodels.teacher.config import OPTIONS
         from toymodels.teacher.run import TeacherConfig, run
 
@@ -157,22 +162,26 @@ class TeacherStudent:
             self.n, self.k, self.a, self.b, self.student, not self.control, self.seed, self.time, options
         )
         result = run(config, device=self.device, threads=self.threads, progress=True)
-        row = result.to_dict(details=self.details)
-        if self.store is not None:
-            store, observation = ObservationStore(self.store), result.observation(self.study)
-            store.save_arrays(observation.key, result.arrays())
-            store.append(observation)
-        for warning in result.warnings:
-            console.progress(f"warning: {warning}")
-        if self.json:
-            console.emit(row)
-        else:
-            console.say(console.table(list(row.items()), ("", "value")))
+        try:
+            if self.store is not None:
+                store, observation = ObservationStore(self.store), result.observation(self.study)
+                store.save_arrays(observation.key, result.arrays())
+                store.append(observation)
+        finally:  # what was measured is shown even where it cannot be stored
+            row = result.to_dict(details=self.details)
+            for warning in result.warnings:
+                console.progress(f"warning: {warning}")
+            if self.json:
+                console.emit(row)
+            else:
+                console.say(console.table(list(row.items()), ("", "value")))
 
 
-COMMANDS: dict[str, type[console.Command]] = {"superposition": Superposition, "teacher-student": TeacherStudent}
+def commands() -> Mapping[str, type[console.Command]]:
+    """The commands by name."""
+    return {"superposition": Superposition, "teacher-student": TeacherStudent}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit status."""
-    return console.main(COMMANDS, "toymodels", DESCRIPTION, argv)
+    return console.main(commands, "toymodels", DESCRIPTION, argv)

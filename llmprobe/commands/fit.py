@@ -96,6 +96,13 @@ class Fit(Settings):
 
         x = {name: numbers(frame, name) for name in self.x}
         y, sigma = numbers(frame, self.y), numbers(frame, self.sigma) if self.sigma else None
+        for column in ("source_kind", "unit"):
+            if column in frame and column not in self.group and len(kinds := sorted(set(frame[column]))) > 1:
+                raise FitError(
+                    f"{self.y} of {' and '.join(kinds)} in one fit",
+                    expected=f"one {column}",
+                    fix=f"add --where {column}={kinds[0]}, or --group {column}",
+                )
         if self.window == "all":
             group = labels(frame, self.group) if self.group else None
             result = fit(law, x, y, group=group, sigma=sigma, loss=self.loss, delta=self.delta, errors=self.errors)

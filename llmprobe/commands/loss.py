@@ -57,14 +57,11 @@ class Loss(Settings):
         corpus = open_corpus(self.corpus, *self.corpora)
         first: LossResult | None = None
         for source in self.sources:
-            result = self._measure(source, corpus)
-            if self.json:
-                console.emit(result.summary())
-            else:
-                _show(result, first)
+            result = self._measure(source, corpus, first)
             first = first or result
 
-    def _measure(self, source: str, corpus: Corpus) -> LossResult:
+    def _measure(self, source: str, corpus: Corpus, first: LossResult | None) -> LossResult:
+        """Measure, store and show; a result that cannot be stored is shown all the same."""
         from llmprobe.loss.evaluate import evaluate_loss
         from llmprobe.loss.language_model import load_model
 
@@ -80,16 +77,26 @@ class Loss(Settings):
             resume=True,
             progress=True,
         )
-        if self.store:
-            from llmprobe.families import columns, load_families
-            from llmprobe.measure import loss_observations
-            from llmprobe.observations import ObservationStore
-
-            store = ObservationStore(self.store)
-            rows = loss_observations("loss", result, m=model.width, **columns(load_families(*self.toml), source))
-            store.append(*rows)
-            store.save_arrays(rows[0].key, vars(result.documents))
+        try:
+            if self.store:
+                self._store(self.store, result, model.width)
+        finally:
+            if self.json:
+                console.emit(result.summary())
+            else:
+                _show(result, first)
+        result.stored()
         return result
+
+    def _store(self, path: str, result: LossResult, width: int) -> None:
+        from llmprobe.families import columns, load_families
+        from llmprobe.measure import loss_observations
+        from llmprobe.observations import ObservationStore
+
+        store = ObservationStore(path)
+        rows = loss_observations("loss", result, m=width, **columns(load_families(*self.toml), result.source))
+        store.append(*rows)
+        store.save_arrays(rows[0].key, vars(result.documents))
 
 
 def _show(result: LossResult, first: LossResult | None) -> None:

@@ -13,20 +13,24 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from llmprobe.cache import cache_dir
+from llmprobe.cache import cache_dir, claimed, forget
 from llmprobe.errors import CorpusError
 from llmprobe.loss.corpus import Corpus, Document
 from llmprobe.loss.language_model import LanguageModel
 from llmprobe.loss.scoring import score_windows
 from llmprobe.loss.windows import Prefix, Window, cut_windows, prefix_token
+from llmprobe.weights.fingerprint import fingerprint, tensors_sha256
 
+KEPT = ".jsonl"
 log = logging.getLogger(__name__)
 
 
@@ -87,7 +91,7 @@ class LossResult:
 
     `loss` and `loss_stderr` are nats per token. `peak_memory_bytes` is the process's on a CPU, the allocator's on
     a GPU. `documents_sha256` is of the texts used: equal for models that saw the same documents. Positions are as in
-    `Scores`.
+    `Scores`. `content` is the `fingerprint` of the source, `kept` names the batches that `stored` removes.
     """
 
     source: str
@@ -111,6 +115,13 @@ class LossResult:
     documents_sha256: str
     position_nll: Float[np.ndarray, " p"]
     position_tokens: Int[np.ndarray, " p"]
+    content: str = ""
+    kept: str = ""
+
+    def stored(self) -> None:
+        """Remove the batches that were kept in case the process is killed: the result is stored or shown now."""
+        if self.kept:
+            forget(_kept_folder(), self.kept, KEPT)
 
     def by_position(self) -> list[tuple[int, int, float]]:
         """First and last position in the window, and the mean NLL there, in bins that double: short contexts cost."""
@@ -124,6 +135,7 @@ class LossResult:
     def summary(self) -> dict[str, Any]:
         """The keys of ``llmprobe loss --json``."""
         hidden = {"documents", "corpus_version", "documents_sha256", "position_nll", "position_tokens"}
+        hidden |= {"content", "kept"}
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in hidden}
 
 
@@ -151,7 +163,8 @@ def evaluate_loss(
         Use this many documents from the front of the corpus. Models with different tokenizers see the same texts,
         and can be compared pairwise, only if they are limited by documents and not by tokens.
     resume
-        Keep finished batches in the cache and go on from them after the process was killed.
+        Keep finished batches in the cache and resume from them after the process was killed; they stay until
+        `LossResult.stored` is called.
     prefix
         What stands before each window; see `llmprobe.loss.windows`.
     batch_tokens
@@ -180,9 +193,13 @@ def evaluate_loss(
     if model.device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
-    identity = f"{model.source}|{model.revision}|{model.dtype}|{model.device}|{batch_tokens}|{windows!r}"
-    partial = cache_dir() / "loss" / f"{hashlib.sha256(identity.encode()).hexdigest()[:24]}.jsonl" if resume else None
-    scores = score_windows(model, windows, batch_tokens=batch_tokens, partial=partial, progress=progress)
+    score = partial(score_windows, model, windows, batch_tokens=batch_tokens, progress=progress)
+    kept = _kept_name(model, batch_tokens, windows) if resume else ""
+    if resume:
+        with claimed(_kept_folder(), kept, KEPT) as own:
+            scores = score(partial=own, keep_partial=True)
+    else:
+        scores = score()
     seconds = time.perf_counter() - started
     sums = _by_document(windows, scores.nll)
     return LossResult(
@@ -207,7 +224,21 @@ def evaluate_loss(
         documents_sha256=documents.hexdigest(),
         position_nll=scores.position_nll,
         position_tokens=scores.position_tokens,
+        content=fingerprint(model.source),
+        kept=kept,
     )
+
+
+def _kept_folder() -> Path:
+    return cache_dir() / "loss"
+
+
+def _kept_name(model: LanguageModel, batch_tokens: int | None, windows: Sequence[Window]) -> str:
+    """What identifies finished batches: the weights in memory, whatever they are called, and what they are shown."""
+    weights = tensors_sha256(model.model.state_dict().items())
+    content = f"{weights}|{model.model.config.to_json_string()}|{fingerprint(model.source)}"
+    identity = f"{content}|{model.dtype}|{model.device}|{batch_tokens}|{windows!r}"
+    return hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:24]
 
 
 class _Digest:
@@ -218,7 +249,7 @@ class _Digest:
 
     def __iter__(self) -> Iterator[Document]:
         for document in self._documents:
-            self._sha256.update(document.text.encode() + b"\0")
+            self._sha256.update(document.text.encode("utf-8", "surrogatepass") + b"\0")
             yield document
 
     def hexdigest(self) -> str:

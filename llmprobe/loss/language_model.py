@@ -22,12 +22,15 @@ from transformers import (
 )
 from transformers.utils import cached_file
 
-from llmprobe.cache import build_once, cache_dir
+from llmprobe.cache import cache_dir
+from llmprobe.conversions import build_once
 from llmprobe.device import pick_device
 from llmprobe.errors import ConfigError, SourceError
 from llmprobe.loss.limits import positions_of
 from llmprobe.loss.loading import check_whole, first_line, load_config, load_whole, quiet
 from llmprobe.weights.checkpoint import gguf_parts, local_gguf
+from llmprobe.weights.fingerprint import fingerprint
+from llmprobe.weights.gguf_header import read_header
 from llmprobe.weights.source import Source, parse_source
 
 log = logging.getLogger(__name__)
@@ -156,10 +159,10 @@ def _folder(source: Source) -> tuple[str, str]:
 
 def _converted(gguf: Path) -> Path:
     """The model in a .gguf file as a folder of float32 safetensors, made at first use."""
-    facts = gguf.stat()
-    identity = f"{gguf.resolve()}|{facts.st_size}|{facts.st_mtime_ns}"
+    read_header(gguf)  # what is damaged is refused here, before another reader believes it
+    identity = f"{gguf.resolve()}|{fingerprint(str(gguf))}"
     folder = cache_dir() / "gguf" / f"{gguf.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
-    if not folder.is_dir():
+    if not folder.exists():
         log.warning("converting %s once; it loads in a second from then on", gguf.name)
     return build_once(folder, lambda target: _convert(gguf, target))
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,8 @@ from torch import Tensor
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
-from llmprobe.errors import SourceError, StoreError
+from llmprobe.cache import CACHE_SPACE, written
+from llmprobe.errors import SourceError
 from llmprobe.loss.language_model import LanguageModel
 from llmprobe.loss.limits import check_causal, depends_on_length, position_reset
 from llmprobe.loss.windows import Window
@@ -55,6 +58,7 @@ def score_windows(
     *,
     batch_tokens: int | None = None,
     partial: Path | None = None,
+    keep_partial: bool = False,
     progress: bool = False,
 ) -> Scores:
     """NLL of each window, in the order given.
@@ -64,7 +68,9 @@ def score_windows(
     batch_tokens
         Tokens per forward pass; the default fits the device and is halved when memory runs out.
     partial
-        File to keep finished batches in, and to go on from when it exists; removed at the end.
+        File to keep finished batches in, and to resume from when it exists; removed at the end.
+    keep_partial
+        Leave it there, for the caller to remove once the result is stored.
 
     Raises
     ------
@@ -88,7 +94,7 @@ def score_windows(
             counts[:] += _bin_counts(windows[i].scored, bins)
 
     with tqdm(total=sum(w.scored for w in windows), unit="token", desc="loss", disable=not progress) as bar:
-        for line in _lines(partial):
+        for line in _lines(partial, len(order)):
             batch = order[line["first"] : line["first"] + len(line["nll"])]
             take(batch, line["nll"], line["positions"])
             done, budget = done + len(batch), line["budget"]
@@ -119,7 +125,7 @@ def score_windows(
             _keep(partial, {"first": done, "budget": budget, "nll": sums, "positions": positions})
             done += len(batch)
             bar.update(sum(windows[i].scored for i in batch))
-    if partial is not None:
+    if partial is not None and not keep_partial:
         partial.unlink(missing_ok=True)
     return Scores(nll, by_position, counts)
 
@@ -217,26 +223,44 @@ def _bin_counts(tokens: int, bins: int) -> Int[np.ndarray, " p"]:
     return np.diff(starts)
 
 
-def _lines(partial: Path | None) -> Iterator[dict[str, Any]]:
-    """Finished batches of an earlier try; what was torn is done again."""
+def _lines(partial: Path | None, total: int) -> Iterator[dict[str, Any]]:
+    """Finished batches of an earlier try, up to the first that is torn or damaged; that one is done again."""
     if partial is None or not partial.exists():
         return
-    whole = partial.read_bytes()
-    keep = whole[: whole.rfind(b"\n") + 1]
-    if len(keep) < len(whole):
-        partial.write_bytes(keep)
-    for line in keep.splitlines():
-        yield json.loads(line)
+    with written(partial, fix=CACHE_SPACE):
+        lines = partial.read_bytes().splitlines(keepends=True)
+        kept: list[dict[str, Any]] = []
+        done = size = 0
+        for line in lines:
+            batch = _checked(line)
+            if batch is None or batch["first"] != done or done + len(batch["nll"]) > total:
+                log.warning(
+                    "finished batches kept in %s are damaged from line %d on: scored again", partial, len(kept) + 1
+                )
+                break
+            kept.append(batch)
+            done, size = done + len(batch["nll"]), size + len(line)
+        os.truncate(partial, size)
+    yield from kept
+
+
+def _checked(line: bytes) -> dict[str, Any] | None:
+    try:
+        batch = json.loads(line)
+        crc = batch.pop("crc")
+        return batch if line.endswith(b"\n") and crc == _crc(batch) else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _crc(batch: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(batch, sort_keys=True).encode())
 
 
 def _keep(partial: Path | None, line: dict[str, Any]) -> None:
     if partial is None:
         return
-    try:
+    with written(partial, fix=CACHE_SPACE):
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("ab") as file:
-            file.write(json.dumps(line).encode() + b"\n")
-    except OSError as error:
-        raise StoreError(
-            f"cannot write {partial}: {error.strerror}", fix="free some space, or set LLMPROBE_CACHE"
-        ) from error
+            file.write(json.dumps({**line, "crc": _crc(line)}).encode() + b"\n")

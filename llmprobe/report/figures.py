@@ -8,9 +8,12 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
 from itertools import cycle
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
@@ -18,6 +21,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from llmprobe.cache import atomic
+from llmprobe.names import drawn, printable
 from llmprobe.report.exponents import QUESTIONS, Exponent, curves
 
 if TYPE_CHECKING:
@@ -55,15 +60,15 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
         axes = figure.subplots()
         colours = cycle(COLOURS)
         fits = {exponent.name: exponent.fit for exponent in found if exponent.quantity == quantity}
-        drawn: set[str] = set()
+        plotted: set[str] = set()
         for question in (q for q in QUESTIONS if q.quantity == quantity):
             for name, rows in curves(question, frame):
                 colour, result = next(colours), fits.get(name)
-                new = rows[~rows["key"].isin(drawn)]  # a point belongs to the first curve that has it
-                drawn |= set(new["key"])
+                new = rows[~rows["key"].isin(plotted)]  # a point belongs to the first curve that has it
+                plotted |= set(new["key"])
                 marker = MARKERS[question.source_kind]
                 _points(axes, new, colour, marker, f"{name} · {quantity}")
-                label = name
+                label = drawn(name)
                 if result is not None:
                     label += f": exponent {_pm(result.params['alpha_m'], result.stderr['alpha_m'])}"
                 if result is not None:
@@ -94,7 +99,7 @@ def forest(found: Sequence[Exponent], quantity: str = "loss vs width") -> Figure
             text = f"{row.name}: {_pm(row.value, row.stderr)}"
             axes.plot([row.value], [y], color=colour, marker=MARKERS[row.kind], ms=6, gid=_label(text))
         axes.axvline(1, color=INK, lw=0.8, ls=":")
-        axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
+        axes.set_yticks(range(len(rows)), [drawn(row.name) for row in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel("exponent of loss in width (dotted: 1)")
         axes.spines["left"].set_visible(False)
@@ -107,10 +112,10 @@ def regime(frame: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.6))
         axes = figure.subplots()
-        rows = frame[frame["metric"] == "superposition"]
+        rows = frame[(frame["metric"] == "superposition") & (frame["n"] > 0) & (frame["m"] > 0)]
         for (kind, family), group in rows.groupby(["source_kind", "family"], sort=True):
             colour = {"toy-strong": COLOURS[0], "toy-weak": COLOURS[2]}.get(family, KIND_COLOURS[kind])
-            name = str(family).replace("toy-", "toy ") or "language models"
+            name = drawn(str(family).replace("toy-", "toy ")) or "language models"
             shown = group.assign(m=group["n"] / group["m"])
             _points(axes, shown, colour, MARKERS[kind], "superposition", models=group)
             axes.plot([], [], color=colour, marker=MARKERS[kind], ls="", label=name)
@@ -147,7 +152,7 @@ def geometry(spread: Distribution, bins: Sequence[FrequencyBin], m: int) -> Figu
 def svg(figure: Figure) -> str:
     """A figure for a web page: no XML prolog, ink in the page's text colour, each marked point with a hover label."""
     buffer = io.StringIO()
-    with mpl.rc_context(STYLE):
+    with _drawing(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
@@ -164,9 +169,17 @@ def svg(figure: Figure) -> str:
 
 def save(figure: Figure, path: str) -> None:
     """Write a figure as PNG or PDF on white, by the path's suffix."""
-    with mpl.rc_context({**STYLE, "savefig.transparent": False}):
+    with _drawing({**STYLE, "savefig.transparent": False}), atomic(Path(path)) as temporary:
         metadata = {"CreationDate": None} if path.endswith(".pdf") else None
-        figure.savefig(path, dpi=150, facecolor="white", metadata=metadata)
+        figure.savefig(temporary, dpi=150, facecolor="white", metadata=metadata)
+
+
+@contextmanager
+def _drawing(style: Any) -> Iterator[None]:
+    """A style, and silence about letters of names that the font lacks."""
+    with mpl.rc_context(style), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from")
+        yield
 
 
 def _points(
@@ -183,7 +196,7 @@ def _points(
 
 def _label(text: str) -> str:
     """A point's hover label, as an SVG id that `svg` turns into a title."""
-    return f"hover-{text.encode().hex()}"
+    return f"hover-{printable(text).encode().hex()}"
 
 
 def _pm(value: float, error: float) -> str:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from llmprobe.cache import atomic
 from llmprobe.fitting.result import FitResult
 from llmprobe.fitting.validation import residual_table
+from llmprobe.names import drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,22 +50,25 @@ def save_figure(result: FitResult, path: Path, *, x: str | None = None, y: str =
     what = f"{y} − fitted" if result.loss == "linear" else f"log {y} − log fitted"
     right.set(xscale="log", xlabel=x, ylabel=what)
     figure.suptitle("   ".join([*_exponents(result), f"R² = {result.r2:.4f}"]), fontsize=10)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=150)
 
 
 def _curve(
     axes: Axes, result: FitResult, table: dict[str, np.ndarray], rows: np.ndarray, label: str | None, y: str
 ) -> Any:
     """Points and law of one group; the colour used."""
+    shown = None if label is None else drawn(label)
     if len(result.law.x) > 1:
-        (points,) = axes.plot(table["fitted"][rows], table["y"][rows], "o", ms=4, label=label)
+        (points,) = axes.plot(
+            table["fitted"][rows], table["y"][rows], "o", ms=4, label=None if label is None else drawn(label)
+        )
         ends = [table["fitted"].min(), table["fitted"].max()]
         axes.plot(ends, ends, color="0.6", lw=0.8)
         axes.set(xlabel=f"fitted {y}", ylabel=f"observed {y}")
         return points.get_color()
     (name,) = result.law.x
-    (points,) = axes.plot(table[name][rows], table["y"][rows], "o", ms=4, label=label)
+    (points,) = axes.plot(table[name][rows], table["y"][rows], "o", ms=4, label=shown)
     grid = np.geomspace(table[name][rows].min(), table[name][rows].max(), 200)
     axes.plot(grid, result.predict(grid, None if label is None else [label] * 200), lw=1, color=points.get_color())
     axes.set(xlabel=name, ylabel=y)

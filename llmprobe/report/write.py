@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
+from llmprobe.cache import atomic
 from llmprobe.errors import StoreError
+from llmprobe.names import cell, printable, tex
 from llmprobe.observations import ObservationStore
 from llmprobe.report import figures, html
 from llmprobe.report.exponents import Exponent, differences, exponents
@@ -55,21 +58,23 @@ def write_report(run_dir: str | Path) -> Path:
         raise StoreError(
             f"{store.path} holds no observations", expected="a finished or begun run", fix="run a recipe first"
         )
-    frame = with_superposition(frame)
+    frame = with_superposition(shown(frame))
     found = exponents(frame)
     drawn = _figures(frame, found)
-    try:
-        for name, figure in drawn.items():
-            for suffix in ("png", "pdf"):
-                figures.save(figure, str(folder / f"{name}.{suffix}"))
-        _write_numbers(folder, found)
-        target = folder / "report.html"
-        temporary = target.with_suffix(".tmp")
-        temporary.write_text(_page(frame, found, drawn), encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        raise StoreError(f"cannot write into {folder}: {error.strerror}", fix="free some space") from error
+    for name, figure in drawn.items():
+        for suffix in ("png", "pdf"):
+            figures.save(figure, str(folder / f"{name}.{suffix}"))
+    _write_numbers(folder, found)
+    target = folder / "report.html"
+    _write(target, _page(frame, found, drawn))
     return target
+
+
+def shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """The observations with every name fit to be shown; see `llmprobe.names`."""
+    texts = [column for column in frame.columns if column != "key" and frame[column].dtype == object]
+    clean = {c: [printable(v) if isinstance(v, str) else v for v in frame[c]] for c in texts}
+    return frame.assign(**{c: pd.Series(values, frame.index, dtype=object) for c, values in clean.items()})
 
 
 def _figures(frame: pd.DataFrame, found: Sequence[Exponent]) -> dict[str, figures.Figure]:
@@ -91,7 +96,8 @@ def with_superposition(frame: pd.DataFrame) -> pd.DataFrame:
     """The observations, with the superposition coordinate of each toy run worked out from its phi_half."""
     from llmprobe.overlap.regime import superposition
 
-    toys = frame[(frame["source_kind"] == "toy") & (frame["metric"] == "phi_half")].copy()
+    toys = frame[(frame["source_kind"] == "toy") & (frame["metric"] == "phi_half") & (frame["m"] > 0)].copy()
+    toys = toys[toys["n"].notna() & (toys["n"] != toys["m"])]
     if toys.empty:
         return frame
     toys["metric"] = "superposition"
@@ -102,18 +108,8 @@ def with_superposition(frame: pd.DataFrame) -> pd.DataFrame:
 
 def verdict(frame: pd.DataFrame, found: Sequence[Exponent]) -> list[str]:
     """The answer in sentences, the most important first; only what the observations carry."""
-    sentences = []
     models = frame[frame["source_kind"] == "llm"]
-    for _, row in models[models["metric"] == "superposition"].iterrows():
-        about = models[(models["model"] == row["model"]) & (models["revision"] == row["revision"])]
-        value = about.set_index("metric")["value"]
-        word = "strong" if row["value"] > 0.9 else "weak" if row["value"] < 0.1 else "partial"
-        sentences.append(
-            f"{row['model']} lies in the {word} superposition regime (coordinate {row['value']:.2f}): "
-            f"{int(row['n'])} rows in {int(row['m'])} dimensions, mean square overlap "
-            f"{value['mean_sq_cos'] * row['m']:.3g} times 1/m raw and "
-            f"{value['centered_mean_sq_cos'] * row['m']:.3g} times centred."
-        )
+    sentences = [_regime(name, value) for name, value in _measured(models) if value.keys() & {"superposition"}]
     widths = [e for e in found if e.quantity == "loss vs width" and math.isfinite(e.value)]
     toys = [e for e in widths if e.kind == "toy"]
     if toys:
@@ -128,6 +124,26 @@ def verdict(frame: pd.DataFrame, found: Sequence[Exponent]) -> list[str]:
             "different width (published: 0.91 ± 0.04 over 27 models)."
         )
     return sentences
+
+
+def _measured(models: pd.DataFrame) -> Iterator[tuple[tuple[str, str, float, float], dict[str, float]]]:
+    """Model, revision, n and m of each matrix, and its metrics; of a metric measured twice the later value."""
+    sized = models[models["n"].notna() & models["m"].notna()]
+    for (model, revision, n, m), rows in sized.groupby(["model", "revision", "n", "m"], sort=False):
+        yield (str(model), str(revision), float(n), float(m)), dict(zip(rows["metric"], rows["value"], strict=True))
+
+
+def _regime(about: tuple[str, str, float, float], value: dict[str, float]) -> str:
+    model, _, n, m = about
+    coordinate = value["superposition"]
+    word = "strong" if coordinate > 0.9 else "weak" if coordinate < 0.1 else "partial"
+    kinds = {"mean_sq_cos": "raw", "centered_mean_sq_cos": "centred"}
+    shares = [f"{value[metric] * m:.3g} times 1/m {kind}" for metric, kind in kinds.items() if metric in value]
+    overlap = f", mean square overlap {' and '.join(shares)}" if shares else ""
+    return (
+        f"{model} lies in the {word} superposition regime (coordinate {coordinate:.2f}): "
+        f"{n:.0f} rows in {m:.0f} dimensions{overlap}."
+    )
 
 
 def _page(frame: pd.DataFrame, found: Sequence[Exponent], drawn: dict[str, figures.Figure]) -> str:
@@ -168,9 +184,8 @@ def _overlaps(frame: pd.DataFrame) -> str:
     if rows.empty:
         return ""
     body = []
-    for (model, revision, n, m), group in rows.groupby(["model", "revision", "n", "m"], sort=False):
-        value = dict(zip(group["metric"], group["value"], strict=True))
-        name = f"{model}@{revision}" if revision else str(model)
+    for (model, revision, n, m), value in _measured(rows):
+        name = f"{model}@{revision}" if revision else model
         body.append([name, int(n), int(m), *(value.get(metric, math.nan) for metric in OVERLAPS)])
     return html.table("overlaps", ["model", "n", "m", *OVERLAPS.values()], body)
 
@@ -192,12 +207,20 @@ def _losses(frame: pd.DataFrame) -> str:
         return ""
     body: list[list[object]] = []
     for row in rows.to_dict("records"):
-        stderr = math.nan if row["stderr"] is None else float(row["stderr"])
         what = str(row["metric"]).replace("_", " ")
-        facts = [row["model"], row["corpus"], int(row["m"]), what]
-        body.append([*facts, float(row["value"]), stderr, row["unit"], int(row["n_samples"])])
+        facts = [row["model"], row["corpus"], _whole(row["m"]), what, float(row["value"])]
+        body.append([*facts, _known(row["stderr"]), row["unit"], _whole(row["n_samples"])])
     header = ("model", "corpus", "m", "what", "value", "standard error", "unit", "tokens scored")
     return html.table("losses", header, body)
+
+
+def _known(value: Any) -> float:
+    """A number, NaN where there is none."""
+    return math.nan if value is None else float(value)
+
+
+def _whole(value: Any) -> int | None:
+    return None if math.isnan(_known(value)) else int(value)
 
 
 def _provenance(frame: pd.DataFrame) -> str:
@@ -223,22 +246,26 @@ def _row(e: Exponent) -> list[object]:
 
 
 def _write_numbers(folder: Path, found: Sequence[Exponent]) -> None:
-    table = pd.DataFrame([_row(e) for e in found], columns=list(COLUMNS))
-    table.to_csv(folder / "exponents.csv", index=False)
+    table = pd.DataFrame([[cell(value) for value in _row(e)] for e in found], columns=list(COLUMNS))
+    _write(folder / "exponents.csv", table.to_csv(index=False))
     rows = [
         {**dict(zip(COLUMNS, _row(e), strict=True)), "warnings": list(e.warnings), "source": e.source} for e in found
     ]
-    clean = [{k: None if isinstance(v, float) and math.isnan(v) else v for k, v in row.items()} for row in rows]
-    (folder / "exponents.json").write_text(json.dumps(clean, indent=1, ensure_ascii=False), encoding="utf-8")
-    (folder / "exponents.tex").write_text(_latex(found), encoding="utf-8")
+    clean = [{k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()} for row in rows]
+    _write(folder / "exponents.json", json.dumps(clean, indent=1, ensure_ascii=False))
+    _write(folder / "exponents.tex", _latex(found))
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _latex(found: Sequence[Exponent]) -> str:
     lines = [r"\begin{tabular}{llrr}", r"what & quantity & exponent & points \\ \hline"]
     for e in found:
         value = f"${e.value:.2f}" + (rf" \pm {e.stderr:.2f}$" if math.isfinite(e.stderr) else "$")
-        name = e.name.replace("α", r"$\alpha$").replace("γ", r"$\gamma$").replace("&", r"\&").replace("%", r"\%")
-        lines.append(rf"{name} & {e.quantity} & {value} & {e.n_points or '--'} \\")
+        lines.append(rf"{tex(e.name)} & {tex(e.quantity)} & {value} & {e.n_points or '--'} \\")
     return "\n".join([*lines, r"\end{tabular}", ""])
 
 

@@ -6,18 +6,19 @@ says which shard holds a tensor, and only that shard's header is opened.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 from llmprobe.errors import SourceError
-from llmprobe.weights.byte_source import ByteSource, FileTree, LocalTree
+from llmprobe.weights.byte_source import ByteSource, FileTree, LocalTree, parsed_json
 from llmprobe.weights.gguf import GgufFile
 from llmprobe.weights.safetensors import SafetensorsFile
 from llmprobe.weights.tensor import StoredTensor
 from llmprobe.weights.torch_zip import TorchZipFile
+
+JSON_LIMIT = 100 << 20
 
 
 @runtime_checkable
@@ -160,10 +161,9 @@ class TreeCheckpoint:
 
     def _json(self, name: str) -> dict[str, Any]:
         source = self.tree.open(name)
-        try:
-            table = json.loads(source.read(0, source.size))
-        except ValueError as error:
-            raise SourceError(f"{name} of {self.label} is no JSON: {error}", fix="download it again") from error
+        if source.size > JSON_LIMIT:
+            raise SourceError(f"{name} of {self.label} has {source.size} bytes", expected=f"at most {JSON_LIMIT}")
+        table = parsed_json(source, source.read(0, source.size))
         if not isinstance(table, dict):
             raise SourceError(f"{name} of {self.label} is no JSON object", fix="download it again")
         return table

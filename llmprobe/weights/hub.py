@@ -11,10 +11,18 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx2
-from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub import (
+    HfApi,
+    get_hf_file_metadata,
+    hf_hub_download,
+    hf_hub_url,
+    snapshot_download,
+    try_to_load_from_cache,
+)
 from huggingface_hub.errors import (
     EntryNotFoundError,
     GatedRepoError,
@@ -28,15 +36,17 @@ from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_st
 
 from llmprobe.cache import cache_dir
 from llmprobe.errors import SourceError
-from llmprobe.weights.byte_source import ByteSource, LocalFile, check_range
+from llmprobe.weights.byte_source import ByteSource, LocalFile, LocalTree, buffer, check_range
 from llmprobe.weights.checkpoint import TreeCheckpoint
+from llmprobe.weights.deadline import ANSWER_SECONDS, SLOWEST, within
 from llmprobe.weights.ranged_download import fetch_pieces
 from llmprobe.weights.tensor import StoredTensor
-from llmprobe.weights.tensor_cache import KeptTensors
+from llmprobe.weights.tensor_cache import KeptTensors, file_name
 
 log = logging.getLogger(__name__)
 TRIES = 6
 WAIT = 0.5  # seconds before the first retry, doubled each time
+ERROR_BYTES = 64 << 10  # of an error's page that are read
 RETRIED = {408, 429, 500, 502, 503, 504}
 
 
@@ -53,10 +63,12 @@ class HubFile:
         self._url = hf_hub_url(repo, name, revision=commit)
         self._whole: LocalFile | None = None
         with explained(repo, commit):
-            facts = get_hf_file_metadata(self._url, retry_on_errors=True)
+            ask = partial(get_hf_file_metadata, self._url, retry_on_errors=True)
+            facts = within(ANSWER_SECONDS, f"the question for {self.name}", ask)
         if facts.size is None:
             raise SourceError(f"the Hub does not give the size of {self.name}", fix="try again later")
         self.size, self._identity = facts.size, f"{facts.etag}|{commit}|{name}"
+        self._tag = ""  # of the content that ranges come from: the first range's
         self._explained = lambda: explained(repo, commit)
 
     def read(self, offset: int, length: int) -> bytearray:
@@ -64,7 +76,7 @@ class HubFile:
         if self._whole is None:
             try:
                 with self._explained():
-                    data = fetch_pieces(self._piece, self._identity, offset, length, self.name)
+                    data = fetch_pieces(self._piece, self._identity, offset, buffer(self, length), self.name)
                 self.bytes_read += length
                 return data
             except RangesRefusedError:
@@ -76,6 +88,11 @@ class HubFile:
         return data
 
     def _piece(self, offset: int, length: int) -> bytes:
+        """One range; the limit in time holds for all tries together."""
+        seconds = ANSWER_SECONDS + length / SLOWEST
+        return within(seconds, f"{self.name} from byte {offset}", partial(self._tried, offset, length))
+
+    def _tried(self, offset: int, length: int) -> bytes:
         """One range, tried again when the server is busy or the connection breaks."""
         problem = ""
         for attempt in range(TRIES):
@@ -101,13 +118,35 @@ class HubFile:
             if response.status_code == 200 and self.size != length:
                 raise RangesRefusedError
             if response.status_code >= 400:
-                response.read()
+                response._content = _front(response, ERROR_BYTES)
                 hf_raise_for_status(response)
-            data = response.read()
-            given = response.headers.get("Content-Range", f"bytes {span}/")
+            data = _front(response, length + 1)
+            given = response.headers.get("Content-Range", f"bytes {span}/{self.size}")
+            self._check_unchanged(response.headers.get("ETag", ""), given.rpartition("/")[2])
         if len(data) != length or not given.startswith(f"bytes {span}/"):
             raise httpx2.ReadError(f"{len(data)} bytes ({given}) came for bytes {span}")
         return data
+
+    def _check_unchanged(self, tag: str, size: str) -> None:
+        """All ranges must be of one content, which is as long as the Hub said."""
+        tag = tag.removeprefix("W/").strip('"')
+        self._tag = self._tag or tag
+        if (tag and tag != self._tag) or size not in (str(self.size), "*"):
+            raise SourceError(
+                f"{self.name} changed while it was read",
+                expected=f"{self.size} bytes of one content",
+                fix="run the command again",
+            )
+
+
+def _front(response: httpx2.Response, limit: int) -> bytes:
+    """The body of an answer, `limit` bytes of it at most."""
+    data = bytearray()
+    for chunk in response.iter_raw():
+        data += chunk
+        if len(data) >= limit:
+            break
+    return bytes(data[:limit])
 
 
 class HubTree:
@@ -115,7 +154,8 @@ class HubTree:
 
     def __init__(self, repo: str, revision: str) -> None:
         with explained(repo, revision):
-            info = HfApi().model_info(repo, revision=revision)
+            ask = partial(HfApi().model_info, repo, revision=revision)
+            info = within(ANSWER_SECONDS, f"the question for {repo}", ask)
         self.repo, self.revision, self.label = repo, str(info.sha), f"{repo}@{revision}"
         self._names = [file.rfilename for file in info.siblings or ()]
 
@@ -123,8 +163,9 @@ class HubTree:
         return self._names
 
     def open(self, name: str) -> ByteSource:
-        if name.endswith(".json"):
-            return LocalFile(self.local(name))
+        there = try_to_load_from_cache(self.repo, name, revision=self.revision)
+        if isinstance(there, str):  # the Hub's own cache has it whole
+            return LocalFile(Path(there))
         return HubFile(self.repo, self.revision, name)
 
     def local(self, name: str) -> Path:
@@ -171,7 +212,7 @@ class KeptCheckpoint:
         return stored
 
 
-def open_hub(repo: str, revision: str) -> HubCheckpoint | KeptCheckpoint:
+def open_hub(repo: str, revision: str) -> HubCheckpoint | KeptCheckpoint | SnapshotCheckpoint:
     """A repository's tensors by name; from the cache where the Hub cannot be reached.
 
     Raises
@@ -179,10 +220,12 @@ def open_hub(repo: str, revision: str) -> HubCheckpoint | KeptCheckpoint:
     SourceError
         No such repository or revision, a gated one, or the Hub is out of reach and nothing is kept.
     """
-    folder = cache_dir() / "hub" / repo.replace("/", "--")
+    folder = cache_dir() / "hub" / file_name(repo)
     try:
         tree = HubTree(repo, revision)
     except OutOfReachError as error:
+        if (whole := _in_hub_cache(repo, revision)) is not None:
+            return whole
         kept = KeptTensors.at_revision(folder, revision)
         if kept is None:
             raise
@@ -191,6 +234,23 @@ def open_hub(repo: str, revision: str) -> HubCheckpoint | KeptCheckpoint:
     kept = KeptTensors(folder, tree.revision)
     kept.note_revision(revision)
     return HubCheckpoint(tree, kept)
+
+
+class SnapshotCheckpoint(TreeCheckpoint):
+    """A checkpoint that lies in the Hub's own cache."""
+
+    def __init__(self, label: str, folder: Path) -> None:
+        super().__init__(LocalTree(folder))
+        self.label, self.revision = label, folder.name
+
+
+def _in_hub_cache(repo: str, revision: str) -> SnapshotCheckpoint | None:
+    """What transformers or the Hub's client downloaded of a repository, if that holds weights."""
+    try:
+        folder = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+        return SnapshotCheckpoint(f"{repo}@{revision}", folder)
+    except (LocalEntryNotFoundError, SourceError, OSError, ValueError):
+        return None
 
 
 class OutOfReachError(SourceError):

@@ -1,4 +1,4 @@
-"""A long range in parallel pieces, each kept on disk as it arrives, so that a broken transfer goes on."""
+"""A long range in parallel pieces, each kept on disk as it arrives and checked before it is used again."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from llmprobe.cache import cache_dir, write_whole
+from llmprobe.cache import cache_dir, claimed, forget, remove, write_whole
+from llmprobe.names import printable
 
 PIECE = 8 << 20
 THREADS = 4
 Piece = Callable[[int, int], bytes]
 
 
-def fetch_pieces(piece: Piece, identity: str, offset: int, length: int, what: str) -> bytearray:
-    """Bytes [offset, offset + length) of a remote file.
+def fetch_pieces(piece: Piece, identity: str, offset: int, room: bytearray, what: str) -> bytearray:
+    """Bytes of a remote file from `offset` on, as many as there is room for.
 
     Parameters
     ----------
@@ -25,25 +26,29 @@ def fetch_pieces(piece: Piece, identity: str, offset: int, length: int, what: st
         Fetches one range (offset, length), whole or not at all.
     identity
         What fixes the file's content: pieces of an earlier try are used only if it is the same.
+    room
+        Filled and given back.
     what
         What to call it on the progress bar.
     """
+    length = len(room)
     if length <= PIECE:
         return bytearray(piece(offset, length))
-    data = bytearray(length)
+    data = room
     view = memoryview(data)
     starts = range(0, length, PIECE)
+    name = hashlib.sha256(f"{identity}|{offset}|{length}|{PIECE}".encode()).hexdigest()[:24]
     with (
-        _Partial(f"{identity}|{offset}|{length}|{PIECE}") as partial,
-        tqdm(total=length, unit="B", unit_scale=True, desc=what, leave=False) as bar,
+        claimed(cache_dir() / "partial", name) as folder,
+        tqdm(total=length, unit="B", unit_scale=True, desc=printable(what), leave=False) as bar,
     ):
-        missing = [start for start in starts if not partial.load(start, view[start : start + PIECE])]
+        missing = [start for start in starts if not _load(folder, start, view[start : start + PIECE])]
         bar.update(length - sum(min(PIECE, length - start) for start in missing))
 
         def fetch(start: int) -> int:
             part = piece(offset + start, min(PIECE, length - start))
             view[start : start + len(part)] = part
-            partial.keep(start, part)
+            write_whole(_piece(folder, start), hashlib.sha256(part).digest(), part)
             return len(part)
 
         pool = ThreadPoolExecutor(THREADS)
@@ -52,37 +57,22 @@ def fetch_pieces(piece: Piece, identity: str, offset: int, length: int, what: st
                 bar.update(count)
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
-        partial.done()
+        remove(folder)
+    forget(cache_dir() / "partial", name)
     return data
 
 
-class _Partial:
-    """Pieces of one range in a folder of the cache; the folder goes when all are there."""
+def _load(folder: Path, start: int, into: memoryview) -> bool:
+    """Whether a piece of an earlier try is there, whole and unharmed; it is then in place."""
+    try:
+        kept = memoryview(_piece(folder, start).read_bytes())
+    except OSError:
+        return False
+    if len(kept) != 32 + len(into) or hashlib.sha256(kept[32:]).digest() != kept[:32]:
+        return False
+    into[:] = kept[32:]
+    return True
 
-    def __init__(self, identity: str) -> None:
-        self._folder = cache_dir() / "partial" / hashlib.sha256(identity.encode()).hexdigest()[:24]
 
-    def __enter__(self) -> _Partial:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._folder.is_dir() and not any(self._folder.iterdir()):
-            self._folder.rmdir()
-
-    def load(self, start: int, into: memoryview) -> bool:
-        path = self._path(start)
-        if not path.exists() or path.stat().st_size != len(into):
-            return False
-        into[:] = path.read_bytes()
-        return True
-
-    def keep(self, start: int, part: bytes) -> None:
-        write_whole(self._path(start), part)
-
-    def done(self) -> None:
-        """Forget the pieces."""
-        for path in self._folder.iterdir():
-            path.unlink(missing_ok=True)
-
-    def _path(self, start: int) -> Path:
-        return self._folder / f"{start:015d}"
+def _piece(folder: Path, start: int) -> Path:
+    return folder / f"{start:015d}"

@@ -11,16 +11,20 @@ import io
 import pickle
 import struct
 import zipfile
+import zlib
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from llmprobe.errors import SourceError
+from llmprobe.errors import ProbeError, SourceError
 from llmprobe.weights.byte_source import ByteSource
 from llmprobe.weights.tensor import StoredTensor
 
 LOCAL_HEADER = struct.Struct("<4s2B4HL2L2H")  # of a zip member; its last two fields are the lengths that follow
 CHUNK = 64 << 10
+MEMBERS = 100_000  # of a zip: more than any model has tensors
+PICKLE_BYTES = 16 << 20  # a hundred times what the tables of the largest models take
+UNCHECKED = 0  # what stands for a checksum where torch was told not to make any
 
 
 class TorchZipFile:
@@ -46,18 +50,27 @@ class TorchZipFile:
     def read(self, name: str) -> StoredTensor:
         """The tensor as stored; `SourceError` if it is not a float or its bytes are missing."""
         tensor = self._tensors[name]
-        if not tensor.is_floating_point():
+        if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_quantized:
             raise SourceError(f"{name} in {self.source.name} is stored as {tensor.dtype}", expected="a float type")
-        member = self._records[tensor.untyped_storage()._checkpoint_offset]  # type: ignore[index]
+        member = self._records.get(tensor.untyped_storage()._checkpoint_offset or -1)
+        if member is None:
+            raise SourceError(
+                f"{name} has no record in {self.source.name}", fix="the file is corrupt: download it again"
+            )
         header = self.source.read(member.header_offset, LOCAL_HEADER.size)
         *_, name_length, extra_length = LOCAL_HEADER.unpack(header)
         start = member.header_offset + LOCAL_HEADER.size + name_length + extra_length
         span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
         itemsize = tensor.dtype.itemsize
-        first = tensor.storage_offset() * itemsize
-        if first + span * itemsize > member.file_size:
+        first, length = tensor.storage_offset() * itemsize, span * itemsize
+        if max(first + length, tensor.numel() * itemsize) > member.file_size:
             raise SourceError(f"{name} reaches past its record {member.filename} in {self.source.name}")
-        data = self.source.read(start + first, span * itemsize)
+        data = self.source.read(start + first, length)
+        if length == member.file_size and member.CRC != UNCHECKED and zlib.crc32(data) != member.CRC:
+            raise SourceError(
+                f"{name} in {self.source.name} does not match its checksum",
+                fix="the file is corrupt: download it again",
+            )
         if tensor.is_contiguous():
             return StoredTensor.from_bytes(name, data, tensor.dtype, tuple(tensor.shape))
         flat = StoredTensor.from_bytes(name, data, tensor.dtype, (span,))
@@ -68,12 +81,13 @@ class TorchZipFile:
         try:
             with zipfile.ZipFile(_Seekable(self.source)) as archive:
                 members = archive.infolist()
-                if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                    raise SourceError(f"{self.source.name} is a compressed zip", expected="a zip written by torch.save")
+                self._check(members)
                 skeleton, records = _skeleton(archive, members)
-        except (zipfile.BadZipFile, EOFError, struct.error) as error:
+        except ProbeError:
+            raise
+        except Exception as error:  # of whatever kind: the file is another's
             raise SourceError(
-                f"{self.source.name} is no readable torch zip: {error}",
+                f"{self.source.name} is no readable torch zip: {_why(error)}",
                 expected="a file written by torch.save since torch 1.6",
                 fix="the file is truncated, corrupt or in the old format: take another revision or convert it",
             ) from error
@@ -86,12 +100,42 @@ class TorchZipFile:
                 expected="a plain dictionary of tensors",
                 fix="do not trust this file",
             ) from error
-        except (RuntimeError, KeyError, EOFError, ValueError) as error:
-            raise SourceError(f"{self.source.name} is no readable torch zip: {error}") from error
+        except Exception as error:  # of whatever kind: the pickle is another's
+            raise SourceError(f"{self.source.name} is no readable torch zip: {_why(error)}") from error
         if not isinstance(loaded, dict):
             raise SourceError(f"{self.source.name} holds a {type(loaded).__name__}", expected="a dictionary of tensors")
         tensors = {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor) and v.numel()}
         return tensors, records
+
+    def _check(self, members: list[zipfile.ZipInfo]) -> None:
+        """Refuse what torch never writes and what makes a small file a large one."""
+        if len(members) > MEMBERS:
+            raise SourceError(f"{self.source.name} is a zip of {len(members)} members", expected=f"at most {MEMBERS}")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise SourceError(f"{self.source.name} is a compressed zip", expected="a zip written by torch.save")
+        if len({member.filename for member in members}) < len(members):
+            raise SourceError(f"{self.source.name} holds two members of one name", fix="do not trust this file")
+        if sum(m.file_size for m in members if "/data/" not in m.filename) > PICKLE_BYTES:
+            raise SourceError(
+                f"{self.source.name} holds a pickle of more than {PICKLE_BYTES} bytes", fix="do not trust it"
+            )
+        at = 0
+        for member in sorted(members, key=lambda member: member.header_offset):
+            if member.header_offset < at or member.file_size != member.compress_size:
+                raise SourceError(
+                    f"{member.filename} of {self.source.name} overlaps another", fix="do not trust this file"
+                )
+            at = member.header_offset + LOCAL_HEADER.size + member.compress_size
+        if at > self.source.size:
+            raise SourceError(
+                f"{self.source.name} ends after {self.source.size} bytes",
+                expected=f"at least {at}",
+                fix="the file is truncated or corrupt: download it again",
+            )
+
+
+def _why(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
 
 
 def _skeleton(

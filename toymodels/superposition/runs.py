@@ -8,9 +8,8 @@ died goes on from the last one, elsewhere it starts again. Either way it ends wi
 from __future__ import annotations
 
 import hashlib
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +18,11 @@ from typing import Any
 from tqdm import tqdm
 
 from llmprobe.device import pick_device
-from llmprobe.errors import ConfigError
+from llmprobe.errors import ConfigError, StoreError
+from llmprobe.names import printable
 from llmprobe.observations import Observation, ObservationStore
+from toymodels.processes import Processes, report
+from toymodels.superposition.checkpoint import forget_checkpoint
 from toymodels.superposition.config import SuperpositionConfig
 from toymodels.superposition.result import METRICS, SuperpositionResult, observation
 from toymodels.superposition.training import shared_settings, train_replicas
@@ -75,27 +77,38 @@ def sweep(
     """
     rows: dict[int, dict[str, Any]] = {}
     stored = {} if store is None else {row.key: row for row in store}
+    folder = None if store is None else store.path.parent / "checkpoints"
     for index, config in enumerate(configs):
         found = [stored.get(observation(config, study, metric).key) for metric in METRICS]
         if all(found):
             rows[index] = _row(config, [row for row in found if row is not None])
+            forget_checkpoint(_checkpoint(folder, [config], study))  # of a run killed after it was stored
     missing = [index for index in range(len(configs)) if index not in rows]
     total = sum(configs[index].steps for index in missing)
-    with tqdm(total=total, unit="step", desc=study, smoothing=0.1, disable=not progress or not total) as bar:
+    with tqdm(total=total, unit="step", desc=printable(study), smoothing=0.1, disable=not progress or not total) as bar:
         together = replicas or (1 if pick_device(device) == "cpu" else 128)
         units = _units(configs, missing, together)
-        folder = None if store is None else store.path.parent / "checkpoints"
         work = _Work(configs, units, folder, study, {"device": device, "threads": threads, "compiled": compiled}, bar)
         for done, (index, result) in enumerate(work.results(pool), start=1):
-            if store is not None:
-                new = result.observations(study)
-                if keep_arrays:
-                    arrays = {"W": result.W.numpy(), "b": result.b.numpy(), "losses": result.losses.numpy()}
-                    store.save_arrays(new[0].key, arrays)
-                store.append(*new)
             rows[index] = result.row()
+            if store is not None:
+                try:
+                    _keep(store, study, result, arrays=keep_arrays)
+                except StoreError as error:
+                    error.measured = [rows[i] for i in missing if i in rows]
+                    raise
+                work.forget(index)
             bar.set_postfix_str(f"{done}/{len(missing)} runs, last m={configs[index].m} loss {result.loss:.4g}")
     return [rows[index] for index in range(len(configs))]
+
+
+def _keep(store: ObservationStore, study: str, result: SuperpositionResult, *, arrays: bool) -> None:
+    """Arrays first: a run counts as done once its rows are there."""
+    new = result.observations(study)
+    if arrays:
+        whole = {"W": result.W.numpy(), "b": result.b.numpy(), "losses": result.losses.numpy()}
+        store.save_arrays(new[0].key, whole)
+    store.append(*new)
 
 
 def trained_arrays(store: ObservationStore, config: SuperpositionConfig, study: str = "toymodels") -> dict[str, Any]:
@@ -138,35 +151,6 @@ class Machine:
         return executor(self.workers, self.cluster)
 
 
-class Processes(Executor):
-    """A process pool that starts afresh when a worker has died.
-
-    Attributes
-    ----------
-    steps
-        Steps that its workers have trained.
-    """
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        self._context = multiprocessing.get_context("spawn")  # a forked torch may hang on its own threads
-        self.steps = self._context.Value("q", 0)
-        self._pool = self._new()
-
-    def _new(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.workers, self._context, _start_worker, (self.steps,))
-
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        try:
-            return self._pool.submit(fn, *args, **kwargs)
-        except BrokenExecutor:
-            self._pool = self._new()
-            return self._pool.submit(fn, *args, **kwargs)
-
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        self._pool.shutdown(wait, cancel_futures=cancel_futures)
-
-
 @contextmanager
 def _dask(address: str) -> Iterator[Executor]:
     try:
@@ -205,9 +189,19 @@ class _Work:
     ) -> None:
         self.bar = bar
         self.units = {unit: [configs[i] for i in unit] for unit in units}
+        self._unstored = {unit: set(unit) for unit in units}
         self.options = {
-            unit: {**place, "checkpoint": _checkpoint(folder, runs, study)} for unit, runs in self.units.items()
+            unit: {**place, "keep_checkpoint": True, "checkpoint": _checkpoint(folder, runs, study)}
+            for unit, runs in self.units.items()
         }
+
+    def forget(self, index: int) -> None:
+        """A run is stored; its checkpoint goes when all that share it are."""
+        for unit, left in self._unstored.items():
+            if index in left:
+                left.remove(index)
+                if not left:
+                    forget_checkpoint(self.options[unit]["checkpoint"])
 
     def results(self, pool: Executor | None) -> Iterator[tuple[int, SuperpositionResult]]:
         if pool is None:
@@ -248,16 +242,8 @@ class _Work:
             self.bar.update(steps)
 
 
-_STEPS: Any = None  # a worker process's share of `Processes.steps`
-
-
-def _start_worker(steps: Any) -> None:
-    global _STEPS
-    _STEPS = steps
-
-
 def _work(runs: Sequence[SuperpositionConfig], **options: Any) -> list[SuperpositionResult]:
-    return train_replicas(runs, report=_report, **options)
+    return train_replicas(runs, report=report, **options)
 
 
 def _checkpoint(folder: Path | None, runs: Sequence[SuperpositionConfig], study: str) -> Path | None:
@@ -265,12 +251,6 @@ def _checkpoint(folder: Path | None, runs: Sequence[SuperpositionConfig], study:
         return None
     names = "".join(_key(config, study) for config in runs)
     return folder / f"{names if len(runs) == 1 else hashlib.sha256(names.encode()).hexdigest()[:16]}.safetensors"
-
-
-def _report(steps: int) -> None:
-    if _STEPS is not None:
-        with _STEPS.get_lock():
-            _STEPS.value += steps
 
 
 def _key(config: SuperpositionConfig, study: str) -> str:

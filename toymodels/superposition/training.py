@@ -8,6 +8,7 @@ bit where it would have ended.
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import time
@@ -23,15 +24,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llmprobe.device import pick_device
-from llmprobe.errors import ConfigError
+from llmprobe.errors import ConfigError, StoreError
 from llmprobe.observations import Scalar
-from toymodels.superposition.checkpoint import read_checkpoint, write_checkpoint
+from toymodels.superposition.checkpoint import own_checkpoint, read_checkpoint, write_checkpoint
 from toymodels.superposition.config import SuperpositionConfig
 from toymodels.superposition.features import CHUNK_EVENTS, Batch, Sampler, frequencies
 from toymodels.superposition.gradient import Gradient
 from toymodels.superposition.optimizer import AdamW
 from toymodels.superposition.result import SuperpositionResult
 
+log = logging.getLogger(__name__)
 CHECKPOINT_SECONDS = 30.0
 OWN_TO_REPLICAS = ("weight_decay", "data_exponent", "frequency_law", "decay_length", "activation_density", "seed")
 
@@ -55,6 +57,7 @@ def train_replicas(
     *,
     device: str = "auto",
     checkpoint: Path | None = None,
+    keep_checkpoint: bool = False,
     block_bytes: int | None = None,
     report: Callable[[int], object] | None = None,
     threads: int = 1,
@@ -70,7 +73,10 @@ def train_replicas(
     device
         ``auto``, ``cpu``, ``cuda`` or ``mps``.
     checkpoint
-        File to keep the state in, and to go on from when it exists; removed at the end.
+        File to keep the state in, and to resume from when it exists; removed at the end.
+    keep_checkpoint
+        Leave the file there with the finished run in it, for the caller to remove by `forget_checkpoint` once the
+        results are stored.
     block_bytes
         Size of the largest intermediate array; changes the result by rounding only.
     threads
@@ -91,22 +97,23 @@ def train_replicas(
     _check_shared(configs)
     place = torch.device(pick_device(device))
     _check_memory(configs, place)
-    began = time.perf_counter()
     try:
-        with _torch_threads(threads):
+        with _torch_threads(threads), own_checkpoint(checkpoint) as own:
             run = Run(configs, place, block_bytes, dtype, compiled=compiled)
-            if checkpoint is not None:
-                run.resume(checkpoint)
-            run.loop(checkpoint, report)
+            if own is not None:
+                run.resume(own)
+            run.loop(own, report)
+            if own is not None and keep_checkpoint:
+                run.save_last(own)
+            elif own is not None:
+                own.unlink(missing_ok=True)
     except (MemoryError, torch.OutOfMemoryError) as error:
         raise _too_large(configs) from error
     except RuntimeError as error:
         if "memory" not in str(error):
             raise
         raise _too_large(configs) from error
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    seconds = (run.seconds + time.perf_counter() - began) / len(configs)
+    seconds = run.seconds / len(configs)
     P, losses = run.P.cpu(), run.losses.cpu()
     return [
         SuperpositionResult(c, p[:, :-1].contiguous(), p[:, -1].contiguous(), loss, seconds, str(place))
@@ -180,6 +187,14 @@ class Run:
             if checkpoint is not None and time.perf_counter() - saved > CHECKPOINT_SECONDS:
                 self.save(checkpoint, self.seconds + time.perf_counter() - began)
                 saved = time.perf_counter()
+        self.seconds += time.perf_counter() - began
+
+    def save_last(self, checkpoint: Path) -> None:
+        """Keep the finished run; where the disk is full it is still given back."""
+        try:
+            self.save(checkpoint, self.seconds)
+        except StoreError as error:
+            log.warning("%s", error)
 
     def _check(self) -> None:
         last = self.losses[:, self.step - 1]
