@@ -153,12 +153,21 @@ def quiet() -> None:
 
 def _restore_embeddings(model: PreTrainedModel, place: str, revision: str) -> None:
     """Make embeddings again what the file holds: some models zero the row of the padding token when they are loaded."""
+    padded = [
+        (name, m) for name, m in model.named_modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None
+    ]
+    if not padded:
+        return
     config = cached_file(place, "config.json", **({"revision": revision} if revision else {}))
-    checkpoint = open_local(Path(str(config)).parent)
+    try:
+        checkpoint = open_local(Path(str(config)).parent)
+    except SourceError as error:  # torch's oldest format, which loads and is not read by parts
+        log.warning("the padding token's embedding is taken as loaded: %s", error)
+        return
     stored = {parameter: name for name, parameter in Architecture(model).parameters_of(checkpoint.names()).items()}
-    for name, module in model.named_modules():
+    for name, module in padded:
         table = f"{name}.weight"
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None and table in stored:
+        if table in stored and not module.weight.is_meta:
             values = checkpoint.read(stored[table]).values.to(module.weight)
             if values.shape == module.weight.shape and not torch.equal(values, module.weight):
                 log.info("%s is put back as it is in the file", table)
