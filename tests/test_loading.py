@@ -58,6 +58,7 @@ NOT_WHOLE: dict[str, Callable[[Tensors], Tensors]] = {
     "an adapter": with_beside(model__layers__0__mlp__up_proj__lora_A__weight=ONE),
     "a third layer": lambda table: table | {k.replace("layers.1", "layers.2"): v for k, v in table.items()},
     "a shape": lambda table: table | {"model.norm.weight": torch.ones(16)},
+    "the same twice": lambda table: table | {f"_orig_mod.{k}": 2 * v for k, v in table.items()},
     "a wrapper around some": lambda table: {k.replace("layers.0", "layers.0.inner"): v for k, v in table.items()},
 }
 
@@ -81,6 +82,7 @@ PREFIXES: dict[str, Callable[[str], str]] = {
     "data parallel": lambda name: f"module.{name}",
     "compiled in data parallel": lambda name: f"module._orig_mod.{name}",
     "layers compiled one by one": lambda name: name.replace("layers.0", "layers.0._orig_mod"),
+    "inside another module": lambda name: f"student.net.{name}",
     "sharded": lambda name: f"_fsdp_wrapped_module.{name}",
 }
 
