@@ -58,6 +58,8 @@ def load_config(source: str, place: str, revision: str) -> PreTrainedConfig:
             expected="an attention of transformers' own",
             fix="take it out of config.json",
         )
+    if "auto_map" in table:
+        log.warning("%s brings code of its own, which is not run: what transformers has for it is used", source)
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=False, **at)
     except Exception as error:  # whatever a configuration of any kind raises, it is this file that is wrong
