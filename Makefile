@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test kill fuzz check clean
+.PHONY: install demo test test-architectures kill fuzz check clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -26,6 +26,10 @@ kill: install
 
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/fuzzing.py 20
+
+# Head, loss and every weight of each architecture that transformers builds tiny: two minutes on one core.
+test-architectures: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/architectures -m architectures -n 2
 
 check: install
 	$(BIN)/ruff check .

@@ -163,6 +163,7 @@ def loss_rows(identities: Iterable[Identity], result: LossResult, **about: Any) 
         for name in ("content", "device", "corpus_version", "documents_sha256", "nll_sum", "n_documents", "n_bytes")
     }
     record |= {"context_granted": result.context, "prefix_granted": result.prefix, "n_tokens": result.n_tokens}
+    record["control_tokens"] = "text"  # those written out in a document are scored as the text they are
     about = {"revision": result.revision, "n_samples": result.n_tokens, **about}
     return [
         one.observe(values[one.metric][0], stderr=values[one.metric][1], unit=values[one.metric][2], record=record,

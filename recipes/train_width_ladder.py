@@ -31,6 +31,7 @@ from typing import Any
 import torch
 import transformers
 import tyro
+from llmprobe.measure import loss_observations, overlap_observations
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from llmprobe import console
@@ -42,7 +43,6 @@ from llmprobe.fitting.law import Offset, PowerLawSum
 from llmprobe.loss.corpus import Document, open_corpus
 from llmprobe.loss.evaluate import DocumentSums, evaluate_loss, paired_difference
 from llmprobe.loss.language_model import load_model
-from llmprobe.measure import loss_observations, overlap_observations
 from llmprobe.observations import ObservationStore, with_settings
 from llmprobe.overlap.statistics import overlap_statistics
 from llmprobe.report.write import write_report
@@ -95,7 +95,7 @@ def main(config: Config) -> Path:
     transformers.utils.logging.disable_progress_bar()
     settle(config)
     train_texts = prepare(config)
-    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(config.out / "tokenizer")
+    tokenizer = transformers.PreTrainedTokenizerFast.from_pretrained(config.out / "tokenizer", trust_remote_code=False)
     windows: torch.Tensor | None = None
     for m in config.widths:
         if not (folder(config, m, config.steps) / "config.json").is_file():

@@ -124,6 +124,7 @@ OTHER_NAMES: dict[str, tuple[dict[str, torch.Tensor], dict[str, Any]]] = {
     ),
     "megatron": ({"module.embedding.word_embeddings.weight": E, "module.output_layer.weight": H}, {}),
     "compiled": ({"_orig_mod.model.embed_tokens.weight": E, "_orig_mod.lm_head.weight": H}, UNTIED),
+    "under a prefix": ({"student.model.embed_tokens.weight": E, "student.lm_head.weight": H}, UNTIED),
     "data parallel": ({"module.model.embed_tokens.weight": E, "module.lm_head.weight": H}, UNTIED),
 }
 
@@ -141,6 +142,10 @@ ABSENT: dict[str, tuple[dict[str, torch.Tensor], Any]] = {
     "untied, unknown": ({"transformer.wte.weight": E}, {"model_type": "of-no-one", "weight_tying": False}),
     "renamed": (EMBEDDING | {"my_head.weight": H}, UNTIED),
     "classifier": (EMBEDDING | {"score.weight": H[:1]}, UNTIED),
+    "unsaid by a type that is untied": (EMBEDDING, {"model_type": "llama"}),
+    "unsaid, and it cannot be built": (EMBEDDING, {"model_type": "llama", "hidden_size": "x"}),
+    "unknown name": ({"wte.weight": E, "to_tokens.weight": H}, {"model_type": "of-no-one"}),
+    "twice": (EMBEDDING | {"lm_head.weight": H, "_orig_mod.lm_head.weight": E}, UNTIED),
     "head of another shape": ({"wte.weight": E, "output.weight": H[:, :8]}, {"model_type": "of-no-one"}),
     "sizes of another model": (EMBEDDING, TIED | {"vocab_size": 64, "hidden_size": 32}),
 }

@@ -231,3 +231,39 @@ def test_zip_that_is_no_torch_file(tmp_path: Path) -> None:
         archive.writestr("archive/data.pkl", pickle.dumps([1, 2]))
     with pytest.raises(SourceError):
         read_unembedding(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "m.gguf"])
+def test_pointers_of_git_lfs_are_named(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 12345\n")
+    for source in (tmp_path, tmp_path / name):
+        with pytest.raises(SourceError, match="Git LFS pointer"):
+            read_unembedding(str(source))
+
+
+def _part(path: Path, tensors: dict[str, np.ndarray], number: int, count: int) -> None:
+    writer = GGUFWriter(path, "llama")
+    writer.add_uint16("split.no", number)
+    writer.add_uint16("split.count", count)
+    for name, values in tensors.items():
+        writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def test_split_gguf_is_read_from_all_its_parts_or_refused(tmp_path: Path) -> None:
+    E, H = (np.random.default_rng(i).normal(size=(9, 32)).astype(np.float32) for i in range(2))
+    parts = [tmp_path / f"m-0000{i}-of-00002.gguf" for i in (1, 2)]
+    _part(parts[0], {"token_embd.weight": E}, 0, 2)
+    with pytest.raises(SourceError, match=r"one of 2 parts; m-00002-of-00002\.gguf not there"):
+        read_unembedding(str(parts[0]))
+    _part(parts[1], {"output.weight": H}, 1, 2)
+    for source in (*parts, tmp_path):
+        found = read_unembedding(str(source))
+        np.testing.assert_array_equal(found.W.numpy(), H)
+        assert not found.tied
+    parts[0].rename(tmp_path / "first.gguf")
+    with pytest.raises(SourceError, match="a name that ends in"):
+        read_unembedding(str(tmp_path / "first.gguf"))

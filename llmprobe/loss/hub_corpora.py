@@ -107,7 +107,7 @@ def stream(corpus: NamedCorpus, commit: str) -> Iterator[tuple[str, str]]:
     where = str(folder) if folder.is_dir() else corpus.id
     at = {"name": corpus.config or None, "split": corpus.split, "revision": commit or None}
     try:
-        rows = load_dataset(where, **at, streaming=True)
+        rows = load_dataset(where, **at, streaming=True, trust_remote_code=False)
         texts = _texts(corpus, rows)
         documents = _joined(texts, re.compile(corpus.begins)) if corpus.begins else texts
         for number, text in enumerate(documents):

@@ -28,7 +28,7 @@ from llmprobe.device import pick_device
 from llmprobe.errors import ConfigError, SourceError
 from llmprobe.loss.limits import positions_of
 from llmprobe.loss.loading import check_whole, first_line, load_config, load_whole, quiet
-from llmprobe.weights.checkpoint import gguf_parts, local_gguf
+from llmprobe.weights.checkpoint import gguf_parts, local_gguf, refuse_pointers
 from llmprobe.weights.fingerprint import fingerprint
 from llmprobe.weights.gguf_header import read_header
 from llmprobe.weights.source import Source, parse_source
@@ -149,6 +149,7 @@ def _folder(source: Source) -> tuple[str, str]:
     path = source.path
     if path is None:
         return source.repo, source.revision
+    refuse_pointers(path)
     if path.is_dir() and (path / "config.json").is_file():
         return str(path), ""
     gguf = local_gguf(path) if path.is_dir() else path

@@ -20,8 +20,8 @@ from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from llmprobe.errors import SourceError
-from llmprobe.weights.architecture import WRAPPERS, Architecture, text_model, unwrapped
-from llmprobe.weights.checkpoint import open_local
+from llmprobe.weights.architecture import WRAPPERS, Architecture, common_prefix, text_model, unwrapped
+from llmprobe.weights.checkpoint import Checkpoint, open_local
 
 log = logging.getLogger(__name__)
 # Buffers that models once stored and now make themselves: rotary tables, causal masks, version marks.
@@ -58,6 +58,8 @@ def load_config(source: str, place: str, revision: str) -> PreTrainedConfig:
             expected="an attention of transformers' own",
             fix="take it out of config.json",
         )
+    if "auto_map" in table:
+        log.warning("%s brings code of its own, which is not run: what transformers has for it is used", source)
     try:
         return AutoConfig.from_pretrained(place, trust_remote_code=False, **at)
     except Exception as error:  # whatever a configuration of any kind raises, it is this file that is wrong
@@ -90,10 +92,11 @@ def load_whole(source: str, place: str, config: PreTrainedConfig, **options: Any
     kind, config = found
     options |= {"config": config, "trust_remote_code": False, "output_loading_info": True}
     model, report = _load(source, kind, place, **options)
-    if any(unwrapped(name) != name for name in report["unexpected_keys"]):
-        model, report = _load(source, kind, place, key_mapping=dict.fromkeys(WRAPPERS, ""), **options)
+    checkpoint = _checkpoint(place, options.get("revision", ""))
+    if mends := _mends(report["unexpected_keys"], checkpoint):
+        model, report = _load(source, kind, place, key_mapping=dict.fromkeys(mends, ""), **options)
     check_whole(source, report)
-    _restore_embeddings(model, place, options.get("revision", ""))
+    _restore_embeddings(model, checkpoint)
     return model
 
 
@@ -151,14 +154,37 @@ def quiet() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def _restore_embeddings(model: PreTrainedModel, place: str, revision: str) -> None:
-    """Make embeddings again what the file holds: some models zero the row of the padding token when they are loaded."""
+def _mends(strays: Iterable[str], checkpoint: Checkpoint | None) -> list[str]:
+    """Patterns to take out of stored names: of wrappers, and a prefix that all share; none where two would collide."""
+    names = list(checkpoint.names()) if checkpoint else []
+    bare = [unwrapped(name) for name in names]
+    if not strays or len(set(bare)) < len(bare):
+        return []
+    prefix = common_prefix(bare)
+    return [*WRAPPERS, *([f"^{re.escape(prefix)}"] if prefix else [])] if bare != names or prefix else []
+
+
+def _checkpoint(place: str, revision: str) -> Checkpoint | None:
+    """The files that a model is loaded from; None for torch's oldest format, which loads and is not read by parts."""
     config = cached_file(place, "config.json", **({"revision": revision} if revision else {}))
-    checkpoint = open_local(Path(str(config)).parent)
+    try:
+        return open_local(Path(str(config)).parent)
+    except SourceError as error:
+        log.warning("names and padding rows are taken as transformers loads them: %s", error)
+        return None
+
+
+def _restore_embeddings(model: PreTrainedModel, checkpoint: Checkpoint | None) -> None:
+    """Make embeddings again what the file holds: some models zero the row of the padding token when they are loaded."""
+    padded = [
+        (name, m) for name, m in model.named_modules() if isinstance(m, nn.Embedding) and m.padding_idx is not None
+    ]
+    if not padded or checkpoint is None:
+        return
     stored = {parameter: name for name, parameter in Architecture(model).parameters_of(checkpoint.names()).items()}
-    for name, module in model.named_modules():
+    for name, module in padded:
         table = f"{name}.weight"
-        if isinstance(module, nn.Embedding) and module.padding_idx is not None and table in stored:
+        if table in stored and not module.weight.is_meta:
             values = checkpoint.read(stored[table]).values.to(module.weight)
             if values.shape == module.weight.shape and not torch.equal(values, module.weight):
                 log.info("%s is put back as it is in the file", table)

@@ -113,7 +113,8 @@ def block_rows(m: int) -> int:
 
 
 def _norms(block: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(block, dim=1, dtype=torch.float64)
+    wide = block.float() if block.dtype.itemsize == 1 else block  # FP8 does not go to float64 by itself
+    return torch.linalg.vector_norm(wide, dim=1, dtype=torch.float64)
 
 
 def _with_direction(W: Tensor, drop_zero_rows: bool) -> tuple[Tensor, Tensor, Tensor | None]:

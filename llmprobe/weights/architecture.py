@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,12 @@ def unwrapped(name: str) -> str:
     return name
 
 
+def common_prefix(names: Iterable[str]) -> str:
+    """The modules that every name begins with, with the dot after them; empty if there are none."""
+    levels = zip(*(name.split(".")[:-1] for name in names), strict=False)
+    return "".join(f"{level[0]}." for level in takewhile(lambda level: len(set(level)) == 1, levels))
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A model without weights.
@@ -132,11 +139,14 @@ class Architecture:
 
     def parameters_of(self, names: Iterable[str]) -> dict[str, str]:
         """Which parameter (or its first part) each stored name is loaded into; other names stay as they are."""
-        found = {name: self._parameter_of(name) for name in names}
-        return {
-            name: parameter if parameter in self.shapes else self._parameter_of(unwrapped(name))
-            for name, parameter in found.items()
-        }
+        names = list(names)
+        prefix = common_prefix(map(unwrapped, names))
+        return {name: self._found(name, unwrapped(name), unwrapped(name).removeprefix(prefix)) for name in names}
+
+    def _found(self, *names: str) -> str:
+        """The parameter of the first of these names that has one; else what the first becomes."""
+        parameters = [self._parameter_of(name) for name in dict.fromkeys(names)]
+        return next((parameter for parameter in parameters if parameter in self.shapes), parameters[0])
 
     def _parameter_of(self, name: str) -> str:
         renamings, converters = self._conversions

@@ -120,6 +120,12 @@ class TreeCheckpoint:
             if loose:
                 _check_parts(self.label, loose)
                 return {name: file for file in loose for name in self._file(file).names()}
+        if ggufs := sorted(name for name in self._present if name.endswith(".gguf")):
+            raise SourceError(
+                f"{self.label} holds .gguf files only: {', '.join(ggufs[:4])}",
+                expected="safetensors or .bin weights",
+                fix="download the .gguf file that you want, and name that file",
+            )
         raise SourceError(
             f"{self.label} holds no weights ({len(self._present)} files)",
             expected="model.safetensors, pytorch_model.bin, an index of shards, or a .gguf file",
@@ -257,6 +263,7 @@ def open_local(path: Path) -> Checkpoint:
     """
     if not path.exists():
         raise SourceError(f"{path} does not exist", expected="a folder, a .safetensors or a .gguf file")
+    refuse_pointers(path)
     if path.is_dir():
         gguf = local_gguf(path)
         return TreeCheckpoint(LocalTree(path)) if gguf is None else GgufCheckpoint(gguf)
@@ -275,6 +282,25 @@ class _SingleFile(TreeCheckpoint):
         if (part := PART.fullmatch(name)) and int(part["count"]) > 1:
             self.missing = f"the other parts of {int(part['count'])}"
         return dict.fromkeys(self._file(name).names(), name)
+
+
+def refuse_pointers(path: Path) -> None:
+    """Refuse weights of which only the notes are here that Git LFS puts in their place.
+
+    Raises
+    ------
+    SourceError
+        A file of weights, or one in a folder, is such a note.
+    """
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.suffix not in (*FORMATS, ".gguf") or not file.is_file() or file.stat().st_size > 1024:
+            continue
+        if file.read_bytes().startswith(b"version https://git-lfs"):
+            raise SourceError(
+                f"{file} is a Git LFS pointer, not the weights themselves",
+                expected="the file that it stands for",
+                fix="run git lfs pull in its repository",
+            )
 
 
 def _is_other(name: str) -> bool:

@@ -145,6 +145,8 @@ def _by_name(checkpoint: Checkpoint) -> Head:
             expected="every part, to know whether there is a head",
             fix="name the folder that holds all of them",
         )
+    if says_tied(checkpoint.config) is None and checkpoint.config.get("format") != "gguf":
+        _check_no_rival(checkpoint, embedding)
     scale = _scale(checkpoint, _beside(embedding.removesuffix("weight"), {name: name for name in names}))
     return Head(embedding, scale, is_embedding=True)
 
@@ -155,7 +157,12 @@ def says_tied(config: Mapping[str, Any]) -> bool | None:
         for key in ("tie_word_embeddings", "weight_tying", "tie_embeddings"):
             if key in table:
                 return bool(table[key])
-    return None
+    if "model_type" not in config or config.get("format") == "gguf":
+        return None
+    from transformers import CONFIG_MAPPING  # says what a config.json leaves unsaid
+
+    kind = config["model_type"]
+    return bool(getattr(CONFIG_MAPPING[kind](), "tie_word_embeddings", False)) if kind in CONFIG_MAPPING else None
 
 
 def dequantized(values: Any, scale: Any, config: Mapping[str, Any], label: str) -> Any:
@@ -211,6 +218,22 @@ def _scale(checkpoint: Checkpoint, beside: Mapping[str, str]) -> str:
             fix="quantized heads and adapters are not measured: take the unquantized model, or merge the adapter",
         )
     return scales[0] if scales else ""
+
+
+def _check_no_rival(checkpoint: Checkpoint, embedding: str) -> None:
+    """Refuse an input embedding in a head's place where another matrix of its shape may be the head."""
+    shape = tuple(checkpoint.shape(embedding))
+    rivals = [
+        name
+        for name in checkpoint.names()
+        if name != embedding and tuple(checkpoint.shape(name)) in (shape, shape[::-1]) and "pos" not in name
+    ]
+    if rivals:
+        raise SourceError(
+            f"{checkpoint.label} holds {rivals[0]} of the shape {list(shape)} of {embedding}, too",
+            expected="a head of a known name, or a configuration that ties head and input embedding",
+            fix="name the unembedding with --tensor",
+        )
 
 
 def _check_adapters(checkpoint: Checkpoint) -> None:
