@@ -30,12 +30,12 @@ def test_rules(hint: object, good: tuple, bad: tuple) -> None:
     for value in good:
         check("name", value, hint)
     for value in bad:
-        with pytest.raises(SettingError, match="^name = "):
+        with pytest.raises(SettingError, match=r"^name = "):
             check("name", value, hint)
 
 
 def test_unknown_names_are_met_with_what_they_may_mean() -> None:
-    with pytest.raises(Exception, match="unknown preset 'quik'; expected one of small, quick; did you mean quick?"):
+    with pytest.raises(Exception, match=r"unknown preset 'quik'; expected one of small, quick; did you mean quick\?"):
         one_of("preset", "quik", ["small", "quick"])
 
 

@@ -158,7 +158,7 @@ def test_configs_that_cannot_be() -> None:
         TeacherConfig(n=8, k=9)
     with pytest.raises(ConfigError, match="student 'tiny'"):
         TeacherConfig(student="tiny")
-    with pytest.raises(ConfigError, match="a = 0.0; expected more than 0"):
+    with pytest.raises(ConfigError, match=r"a = 0\.0; expected more than 0"):
         TeacherConfig(a=0.0)
 
 
