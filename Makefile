@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test test-architectures kill fuzz check clean
+.PHONY: install demo test test-architectures kill fuzz tour check clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -30,6 +30,10 @@ fuzz: install
 # Head, loss and every weight of each architecture that transformers builds tiny: two minutes on one core.
 test-architectures: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/architectures -m architectures -n 2
+
+# The notebook as a reader runs it.
+tour: install
+	cd recipes && ../$(BIN)/jupyter execute --timeout=300 --output=/dev/null tour.ipynb
 
 check: install
 	$(BIN)/ruff check .
