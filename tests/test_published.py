@@ -1,0 +1,80 @@
+"""Published figures as data: tables are whole, and what they were checked by holds."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from llmprobe.errors import ConfigError
+from llmprobe.fitting import PowerLawSum, fit
+from llmprobe.report.published import (
+    figure,
+    published_exponents,
+    published_losses,
+    published_overlaps,
+    source,
+)
+from llmprobe.report.published.tables import FOLDER
+
+NAMES = sorted(path.stem for path in FOLDER.glob("*.tsv"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_table_names_its_source_and_has_no_empty_column(name: str) -> None:
+    assert "arXiv:2505.10465" in source(name)
+    frame = figure(name)
+    assert len(frame) >= 5
+    assert not frame.isna().all().any()
+
+
+def test_the_figures_are_as_large_as_they_say() -> None:
+    sizes = {
+        "fig8b_losses": 108,
+        "fig8a_overlaps": 25,
+        "fig4b_exponents": 170,
+        "fig5a_alpha0": 60,
+        "fig1_toy_losses": 48,
+    }
+    assert {name: len(figure(name)) for name in sizes} == sizes
+    with pytest.raises(ConfigError, match="fig8b_losses"):
+        figure("fig99")
+
+
+def test_losses_at_even_frequencies_give_the_exponents_of_their_map() -> None:
+    """Figure 5a's ten curves, refitted by this project's code, against the colours of Figure 4b."""
+    losses, cells = figure("fig5a_alpha0"), figure("fig4b_exponents").query("data_exponent_alpha == 0")
+    assert len(cells) == 10
+    for cell in cells.itertuples():
+        curve = losses[losses["weight_decay_gamma"] == cell.weight_decay_gamma]
+        result = fit(PowerLawSum(), curve["m"], curve["loss"])
+        assert cell.bin_lo - 1e-4 <= result.params["alpha_m"] <= cell.bin_hi + 1e-4
+        assert result.stderr["alpha_m"] == pytest.approx(cell.se, abs=3e-4)
+
+
+def test_losses_know_their_models() -> None:
+    frame = published_losses()
+    assert frame.groupby("family")["model"].nunique().to_dict() == {"gpt2": 4, "opt": 8, "pythia": 8, "qwen2.5": 7}
+    assert not frame[["depth", "n_params", "non_embedding"]].isna().any().any()
+    assert set(frame.query("model == 'facebook/opt-350m'")["m"]) == {1024}
+    # parameters without embeddings grow as 12 depth · width²
+    assert np.corrcoef(np.log(frame["non_embedding"]), np.log(frame["depth"] * frame["m"] ** 2))[0, 1] > 0.99
+
+
+def test_overlaps_are_those_of_the_figure() -> None:
+    rows = {row.model: row for row in published_overlaps("s")}
+    assert len(rows) == 25
+    row = rows["facebook/opt-350m"]
+    assert (row.family, row.m, row.value) == ("opt", 512, 0.086565)
+    assert row.stderr == pytest.approx(1e-4 * row.value)
+
+
+def test_the_real_exponent_is_a_refit_with_an_interval_and_keeps_the_printed_one() -> None:
+    rows = {row.name: row for row in published_exponents()}
+    row = rows["language models, four families (2505.10465)"]
+    assert row.value == pytest.approx(0.9099, abs=1e-4)
+    assert row.printed == "0.91 ± 0.04"
+    assert row.stderr is not None
+    assert row.ci95 is not None
+    assert 0.08 < row.stderr < 0.14
+    assert row.ci95[0] < 0.75 < 1 < row.ci95[1]
+    assert [other.printed for other in rows.values() if other is not row] == [""] * (len(rows) - 1)
