@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from llmprobe.report.published import (
     source,
 )
 from llmprobe.report.published.tables import FOLDER
+from recipes import published_losses as published_losses_recipe
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.tsv"))
 
@@ -78,3 +81,19 @@ def test_the_real_exponent_is_a_refit_with_an_interval_and_keeps_the_printed_one
     assert 0.08 < row.stderr < 0.14
     assert row.ci95[0] < 0.75 < 1 < row.ci95[1]
     assert [other.printed for other in rows.values() if other is not row] == [""] * (len(rows) - 1)
+
+
+def test_the_study_of_the_losses_says_what_they_carry(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = published_losses_recipe.main(published_losses_recipe.Config(resamples=100, out=tmp_path))
+    laws = {rival["name"]: rival for rival in found["rivals"]}
+    assert laws["A/m"]["gain"][0] < 0 < laws["A/m^a + C/l^b"]["gain"][0]  # nested: known signs
+    assert laws["A/m^a"]["gain"] == (0, 0, 0)
+    assert laws["A/m^a + C/l^b"]["rmse"] == pytest.approx(0.0617, abs=1e-4)
+    assert laws["A/m"]["rmse"] == pytest.approx(0.0729, abs=1e-4)
+    without = found["without"]["EleutherAI/pythia-70m"][0]
+    assert without == pytest.approx(0.747, abs=2e-3)
+    assert found["families"]["opt"][0] == pytest.approx(0.685, abs=2e-3)
+    assert (tmp_path / "published_losses.png").stat().st_size > 10_000
+    out = capsys.readouterr().out
+    assert "not told apart" in out
+    assert "27 models, clustered" in out
