@@ -1,9 +1,10 @@
 """Ours against published, point by point: losses, exponents and represented fractions of the toy model.
 
-The paper trained each cell once and set no seed, as we do, so two runs of one cell differ by the scatter between
-seeds. That scatter is taken from our own cells of several seeds (pooled over even and uneven frequencies and over the
-two signs of γ, as it differs a hundredfold between them) and is the error of the comparison. Where no cell has two
-seeds it is not known, and no χ² is given.
+The paper trained each cell once and set no seed, so two runs of one cell differ by the scatter between seeds. That of
+a loss is taken from our own cells of several seeds, pooled over cells of one width, one sign of γ, and even or uneven
+frequencies, as it differs a hundredfold between these; an exponent's follows from it. Where no such cell has two seeds
+it is not known, and the point has no part in χ². A represented fraction is taken to scatter as if each feature decided
+for itself (binomially).
 
     python recipes/toy_published.py            the runs on record (toy_runs.tsv), in seconds
     python recipes/toy_regimes.py --published  trains the cells of `CELLS` and compares those
@@ -22,7 +23,6 @@ import numpy as np
 import pandas as pd
 import tyro
 from matplotlib.figure import Figure
-from scipy.special import fdtrc
 
 from llmprobe import console
 from llmprobe.cache import atomic
@@ -45,6 +45,7 @@ RENAMED = {
     "data_exponent_alpha": "data_exponent",
     "activation_density_E": "activation_density",
 }
+FEATURES = 1000
 FAR = 3.0
 """Standard deviations from which a point is named."""
 
@@ -92,7 +93,7 @@ def compare(runs: pd.DataFrame) -> pd.DataFrame:
     -------
     Columns panel, `KEY` (m is NaN for an exponent), ours (mean over seeds; of the logarithm, for losses), published,
     seeds, sigma (standard deviation expected of the difference, NaN where no cell alike has two seeds; of the
-    logarithm, for losses), dof (of that), z (difference over sigma).
+    logarithm, for losses), pool and dof (whose scatter that is, and its degrees of freedom), z (difference over sigma).
     """
     runs = _keyed(runs)
     found = [_points(runs, quantity, panel, table) for panel, quantity, table in published_points()]
@@ -129,77 +130,103 @@ def _keyed(rows: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _kind(rows: pd.DataFrame) -> pd.Series:
+def _pool(rows: pd.DataFrame) -> pd.Series:
     """Cells whose scatter is taken to be alike: even or uneven frequencies, growth or decay."""
     even = np.where(rows["data_exponent"] == 0, "even", "uneven")
     return pd.Series(np.char.add(even, np.where(rows["weight_decay"] < 0, " growth", " decay")), index=rows.index)
 
 
-def scatter(runs: pd.DataFrame, quantity: str) -> dict[str, tuple[float, int]]:
-    """Standard deviation between seeds of one cell and width, and its degrees of freedom, by kind of cell."""
-    rows = runs[[*KEY, quantity]].dropna()
-    value = np.log(rows[quantity]) if quantity == "loss" else rows[quantity]
-    grouped = value.groupby([rows[name] for name in KEY])
-    squares, dof = (value - grouped.transform("mean")) ** 2, 1 - 1 / grouped.transform("size")
-    kind = _kind(rows)
-    total, free = squares.groupby(kind).sum(), dof.groupby(kind).sum().round().astype(int)
-    return {name: (float(np.sqrt(total[name] / n)), int(n)) for name, n in free.items() if n}
+def scatter(runs: pd.DataFrame) -> pd.DataFrame:
+    """Variance of log loss between seeds of one cell and its degrees of freedom, by pool and m."""
+    value = np.log(runs["loss"])
+    grouped = value.groupby([runs[name] for name in KEY])
+    parts = pd.DataFrame({"pool": _pool(runs), "m": runs["m"]})
+    parts["variance"], parts["dof"] = (value - grouped.transform("mean")) ** 2, 1 - 1 / grouped.transform("size")
+    found = parts.groupby(["pool", "m"], as_index=False).sum()
+    found = found[found["dof"] > 0.25]
+    return found.assign(variance=found["variance"] / found["dof"])
 
 
 def _points(runs: pd.DataFrame, quantity: str, panel: str, table: pd.DataFrame) -> pd.DataFrame:
     rows = runs.dropna(subset=[quantity])
-    value = np.log(rows[quantity]) if quantity == "loss" else rows[quantity]
+    loss = quantity == "loss"
+    value = np.log(rows[quantity]) if loss else rows[quantity]
     ours = value.groupby([rows[name] for name in KEY]).agg(["mean", "size"]).reset_index()
     both = table.merge(ours, on=KEY)
-    logarithm = quantity == "loss"
-    difference = both["mean"] - (np.log(both["published"]) if logarithm else both["published"])
-    both["reading"] = both["reading"] / both["published"] if logarithm else both["reading"]
-    both["ours"] = np.exp(both["mean"]) if logarithm else both["mean"]
-    return _judged(panel, both, difference, scatter(runs, quantity), np.ones(len(both)))
+    both["ours"] = np.exp(both["mean"]) if loss else both["mean"]
+    if loss:
+        both["pool"] = _pool(both)
+        both = both.merge(scatter(runs), on=["pool", "m"], how="left")
+        both["pool"] = [f"{pool}, m = {m:g}" for pool, m in zip(both["pool"], both["m"], strict=True)]
+        return _judged(panel, both, both["mean"] - np.log(both["published"]), both["reading"] / both["published"])
+    middle = (both["ours"] + both["published"]) / 2
+    both = both.assign(pool="binomial", dof=np.inf, variance=middle * (1 - middle) / FEATURES)
+    return _judged(panel, both, both["ours"] - both["published"], both["reading"])
 
 
 def _exponents(runs: pd.DataFrame) -> pd.DataFrame:
     """Exponents over the six widths of a cell against Figure 4b, their error from the scatter of the losses."""
-    x = np.log(WIDTHS["small"])
-    weight = (x - x.mean()) / ((x - x.mean()) ** 2).sum()
+    widths = [float(m) for m in WIDTHS["small"]]
+    x = np.log(widths)
+    weight = pd.Series((x - x.mean()) / ((x - x.mean()) ** 2).sum(), index=widths)
     cells = runs[runs["activation_density"] == 1].assign(log=lambda rows: np.log(rows["loss"]))
-    ours = cells.pivot_table(index=KEY[:2], columns="m", values="log").reindex(columns=list(WIDTHS["small"])).dropna()
-    seeds = cells.groupby([*KEY[:2], "m"]).size().unstack().min(axis=1)
-    table = figure("fig4b_exponents").rename(columns=RENAMED).round({"weight_decay": 3, "data_exponent": 3})
-    both = table.merge((-(ours @ weight)).rename("ours").reset_index(), on=KEY[:2])
-    both["size"] = [seeds[tuple(cell)] for cell in both[KEY[:2]].to_numpy()]
+    table = cells.groupby([*KEY[:2], "m"])["log"].agg(["mean", "size"]).unstack()
+    table = table.reindex(columns=pd.MultiIndex.from_product([["mean", "size"], widths])).dropna()
+    ours = pd.DataFrame({"ours": -(table["mean"] @ weight), "size": table["size"].min(axis=1)}).reset_index()
+    theirs = figure("fig4b_exponents").rename(columns=RENAMED).round({"weight_decay": 3, "data_exponent": 3})
+    both = theirs.merge(ours, on=KEY[:2])
     both["published"] = both["alpha_m_exact"].fillna(both["alpha_m_mid"])
-    both["reading"] = np.where(both["alpha_m_exact"].isna(), (both["bin_hi"] - both["bin_lo"]) / np.sqrt(12), 1e-4)
-    both["activation_density"], both["m"] = 1.0, np.nan
-    size = np.full(len(both), np.sqrt((weight**2).sum()))
-    return _judged("Fig. 4b, exponent", both, both["ours"] - both["published"], scatter(runs, "loss"), size)
+    reading = pd.Series(np.where(both["alpha_m_exact"].isna(), (both["bin_hi"] - both["bin_lo"]) / np.sqrt(12), 1e-4))
+    both = both.assign(pool=_pool(both), activation_density=1.0, m=np.nan)
+    both = both.merge(_summed(scatter(cells), weight), left_on="pool", right_index=True, how="left")
+    return _judged("Fig. 4b, exponent", both, both["ours"] - both["published"], reading)
 
 
-def _judged(
-    panel: str, both: pd.DataFrame, difference: pd.Series, spread: dict[str, tuple[float, int]], size: np.ndarray
-) -> pd.DataFrame:
-    """Sigma and z: one run of theirs against the mean of ours, `size` times the scatter of a loss."""
-    kinds = [spread.get(kind, (np.nan, 0)) for kind in _kind(both)]
-    deviation = np.array([s for s, _ in kinds]) * size
-    both = both.assign(panel=panel, seeds=both["size"], dof=[n for _, n in kinds])
-    both["sigma"] = np.sqrt(deviation**2 * (1 + 1 / both["seeds"]) + both["reading"] ** 2)
+def _summed(known: pd.DataFrame, weight: pd.Series) -> pd.DataFrame:
+    """Variance of an exponent by pool, where the scatter is known at every width; dof by Satterthwaite's rule."""
+    parts = known["variance"] * known["m"].map(weight) ** 2
+    sums = pd.DataFrame({"variance": parts, "square": parts**2 / known["dof"], "widths": 1})
+    sums = sums.groupby(known["pool"]).sum()
+    sums = sums[sums["widths"] == len(weight)]
+    return pd.DataFrame({"variance": sums["variance"], "dof": sums["variance"] ** 2 / sums["square"]})
+
+
+def _judged(panel: str, both: pd.DataFrame, difference: pd.Series, reading: pd.Series) -> pd.DataFrame:
+    """Sigma and z: one run of theirs against the mean of ours."""
+    both = both.assign(panel=panel, seeds=both["size"])
+    both["sigma"] = np.sqrt(both["variance"] * (1 + 1 / both["seeds"]) + reading**2)
     both["z"] = difference / both["sigma"]
-    return both[["panel", *KEY, "ours", "published", "seeds", "sigma", "dof", "z"]]
+    return both[["panel", *KEY, "ours", "published", "seeds", "sigma", "pool", "dof", "z"]]
 
 
 def verdicts(points: pd.DataFrame) -> pd.DataFrame:
-    """χ² of each panel; its probability is that of an F ratio, as sigma is itself an estimate."""
+    """χ² of each panel and its probability, and the largest deviation."""
     rows = []
-    for panel, all_points in points.groupby("panel", sort=False):
-        known = all_points.dropna(subset=["z"])
-        chi2, n, dof = float((known["z"] ** 2).sum()), len(known), int(known["dof"].drop_duplicates().sum())
-        odds = float(fdtrc(n, dof, chi2 / n)) if n and dof else np.nan
-        ratio = (all_points["ours"] / all_points["published"]).replace([np.inf], np.nan)
+    for panel, every in points.groupby("panel", sort=False):
+        known = every.dropna(subset=["z"])
+        chi2 = float((known["z"] ** 2).sum())
+        ratio = (every["ours"] / every["published"]).replace([np.inf], np.nan)
         far = ratio.loc[(ratio - 1).abs().idxmax()]
-        cells = len(all_points[KEY[:2]].drop_duplicates())
-        rows.append((panel, cells, len(all_points), n, chi2, odds, f"{far - 1:+.1%}"))
+        cells = len(every[KEY[:2]].drop_duplicates())
+        rows.append((panel, cells, len(every), len(known), chi2, probability(known, chi2), f"{far - 1:+.1%}"))
     header = ["panel", "cells", "points", "with known scatter", "chi2", "probability", "largest deviation"]
     return pd.DataFrame(rows, columns=header)
+
+
+def probability(known: pd.DataFrame, chi2: float, draws: int = 20_000) -> float:
+    """Chance of a χ² as large where ours and theirs are alike; NaN without points.
+
+    Points of one pool share one estimate of their variance, itself a χ² of its degrees of freedom over these, which
+    is drawn as well: with one degree of freedom even a large χ² is no surprise.
+    """
+    if known.empty:
+        return float("nan")
+    rng, total = np.random.default_rng(0), np.zeros(draws)
+    for _, rows in known.groupby("pool"):
+        dof = rows["dof"].iloc[0]
+        estimate = rng.chisquare(dof, draws) / dof if np.isfinite(dof) else 1.0
+        total += rng.chisquare(len(rows), draws) / estimate
+    return float((total >= chi2).mean())
 
 
 def draw(points: pd.DataFrame) -> Figure:

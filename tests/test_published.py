@@ -18,6 +18,7 @@ from llmprobe.report.published import (
 )
 from llmprobe.report.published.tables import FOLDER
 from recipes import published_losses as published_losses_recipe
+from recipes import published_statements
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.tsv"))
 
@@ -97,3 +98,20 @@ def test_the_study_of_the_losses_says_what_they_carry(tmp_path: Path, capsys: py
     out = capsys.readouterr().out
     assert "not told apart" in out
     assert "27 models, clustered" in out
+
+
+def test_statements_are_judged_by_their_bars(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = {s.stated: s for s in published_statements.main(published_statements.Config(out=tmp_path))}
+    expected = {
+        "27 models: α = 0.91": "holds",
+        "27 models: α to ± 0.04": "does not",
+        "27 models: α = 1": "in part",
+        "decay γ = 1/3: α_m = α − 1": "in part",
+        "decay, other γ: α_m = α − 1": "does not",
+        "growth γ ≤ −0.56: φ = 1": "holds",
+    }
+    assert {name: found[name].verdict for name in expected} == expected
+    assert "0.66 over all widths" in capsys.readouterr().out
+    assert (tmp_path / "published_statements.png").stat().st_size > 10_000
+    bars = {(0.85, 1.15): "holds", (0.6, 1.3): "in part", (0.4, 1.3): "does not", (1.05, 1.5): "does not"}
+    assert {bar: published_statements.Statement("", "", *bar).verdict for bar in bars} == bars

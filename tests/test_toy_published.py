@@ -28,12 +28,12 @@ def test_runs_that_scatter_as_seeds_do_agree() -> None:
     points = toy_published.compare(planted(0.02))
     losses = points[points["panel"] == "Fig. 5a"]
     assert len(losses) == 60
-    # theirs has no noise here, so the difference has 1/3 of the variance that two noisy sides have
-    assert np.std(losses["z"]) == pytest.approx(np.sqrt(1 / 3), rel=0.2)
+    # theirs has no noise here: a third of the variance of two noisy sides, times 5/3 of Student's t with five pairs
+    assert np.std(losses["z"]) == pytest.approx(np.sqrt(1 / 3 * 5 / 3), rel=0.2)
     assert losses["sigma"].median() == pytest.approx(0.02 * np.sqrt(1.5), rel=0.2)
     exponents = points[points["panel"].str.contains("exponent")]
     assert len(exponents) == 10
-    assert exponents["sigma"].median() == pytest.approx(0.02 * np.sqrt(1.5) / 1.97, rel=0.25)  # √Σ(x − x̄)² = 1.97
+    assert exponents["sigma"].median() == pytest.approx(0.02 * np.sqrt(1.5) / 1.97, rel=0.3)  # √Σ(x − x̄)² = 1.97
     summary = toy_published.verdicts(points).set_index("panel")
     assert summary.loc["Fig. 5a", "probability"] > 0.05
 
@@ -48,8 +48,17 @@ def test_a_shift_of_ten_scatters_is_found_and_named(tmp_path: Path, capsys: pyte
 
 def test_without_two_seeds_no_probability_is_given() -> None:
     points = toy_published.compare(planted(0.02, seeds=1))
+    points = points[~points["panel"].str.contains("represented")]
+    assert len(points) == 70
     assert points["z"].isna().all()
     assert toy_published.verdicts(points)["probability"].isna().all()
+
+
+def test_probabilities_of_chi_squared_know_how_well_the_scatter_is_known() -> None:
+    sharp = pd.DataFrame({"pool": "binomial", "dof": [np.inf] * 4})
+    assert toy_published.probability(sharp, 9.488) == pytest.approx(0.05, abs=0.005)
+    vague = pd.DataFrame({"pool": "one pair", "dof": [1.0] * 4})
+    assert toy_published.probability(vague, 4 * 224.58) == pytest.approx(0.05, abs=0.005)  # of F(4, 1)
 
 
 def test_the_runs_on_record_meet_their_published_points() -> None:
