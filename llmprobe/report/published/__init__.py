@@ -10,8 +10,9 @@ import tomllib
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from llmprobe.fitting import FitResult
 from llmprobe.observations import Observation, Provenance
 from llmprobe.report.published.tables import figure, fit_losses, model_facts, published_losses, source, width_fit
 
@@ -32,18 +33,21 @@ OVERLAP_ERROR = 1e-4
 
 @dataclass(frozen=True)
 class PublishedExponent:
-    """An exponent: `quantity` says of what; `stderr` and `ci95` are None where nothing gives one.
+    """An exponent: `quantity` and `about` say of what; `stderr` and `ci95` are None where nothing gives one.
 
-    `printed` is the paper's own figure where `value` is a refit of its data, and empty where `value` is as printed.
+    Where `value` is a refit of the paper's data, `fit` is that and `printed` the paper's own figure; elsewhere `value`
+    is as printed.
     """
 
     name: str
     quantity: str
     value: float
     source: str
+    about: Literal["toy", "llm"]
     stderr: float | None = None
     ci95: tuple[float, float] | None = None
     printed: str = ""
+    fit: FitResult | None = None
 
 
 @cache
@@ -67,14 +71,15 @@ def _exponent(*, refit: bool = False, **row: Any) -> PublishedExponent:
 
 
 def _refitted(row: PublishedExponent) -> PublishedExponent:
-    result = width_fit()
+    result, printed = width_fit(), f"{row.value:g} ± {row.stderr:g}"
     return replace(
         row,
         value=result.params["alpha_m"],
         stderr=result.stderr["alpha_m"],
         ci95=result.ci95["alpha_m"],
-        printed=f"{row.value:g} ± {row.stderr:g}",
-        source=f"{row.source}: its 108 losses refitted, error clustered by model",
+        fit=result,
+        printed=printed,
+        source=f"{row.source}: its 108 losses refitted, error clustered by model; printed {printed}",
     )
 
 
