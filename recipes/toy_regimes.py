@@ -6,6 +6,7 @@ unlearned, and the mean square overlap in three definitions against 1/m and Welc
 
     python recipes/toy_regimes.py --quick      under three minutes on two cores
     python recipes/toy_regimes.py              the paper's 1,020 runs: about a minute each on one core
+    python recipes/toy_regimes.py --published  cells over the whole map against the published points, one by one
 """
 
 from __future__ import annotations
@@ -14,19 +15,24 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
+import toy_published
 import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from llmprobe import console
+from llmprobe.errors import ConfigError
 from llmprobe.observations import ObservationStore
 from llmprobe.overlap.statistics import welch_mean_sq
 from llmprobe.report.figures import COLOURS, STYLE, save
 from toymodels.executors import Machine
 from toymodels.superposition.config import WIDTHS, preset
+from toymodels.superposition.runs import sweep
 from toymodels.superposition.theory import strong_exponent, weak_exponent
 from toymodels.superposition.width_curve import OVERLAPS, WidthCurve, width_curves
 
@@ -57,6 +63,8 @@ class Config(Machine):
 
     quick: bool = False
     """A small grid of short runs."""
+    published: bool = False
+    """Train the cells of `toy_published.CELLS` instead, cell by cell, and set them beside the published points."""
     gammas: tuple[float, ...] | None = None
     """Weight decays γ; the paper's ten when left out."""
     alphas: tuple[float, ...] | None = None
@@ -71,6 +79,9 @@ class Config(Machine):
 
 def main(config: Config) -> list[WidthCurve]:
     """Train what is missing, then draw and tabulate."""
+    if config.published:
+        beside_published(config)
+        return []
     name = "quick" if config.quick else "small"
     gammas = config.gammas or ((-1.0, 0.1) if config.quick else GAMMAS)
     alphas = config.alphas or ((1.0, 1.5) if config.quick else ALPHAS)
@@ -92,6 +103,31 @@ def main(config: Config) -> list[WidthCurve]:
         save(figure, str(config.out / f"{title}.png"))
     console.say(f"\nfigures in {config.out.resolve()}")
     return found
+
+
+def beside_published(config: Config) -> pd.DataFrame:
+    """Train the chosen cells in their order, and compare them point by point; see `toy_published`.
+
+    Raises
+    ------
+    ConfigError
+        Settings that the published runs did not have.
+    """
+    if config.quick or config.gammas or config.alphas or config.bias_start != 1:
+        raise ConfigError(
+            "--published with settings of its own", expected="the published protocol", fix="leave the other flags out"
+        )
+    store = ObservationStore(config.out / "observations.jsonl")
+    rows: list[dict[str, Any]] = []
+    with config.executor() as pool:
+        for g, a in toy_published.CELLS:
+            runs = [
+                preset("small", m=m, weight_decay=g, data_exponent=a, seed=seed)
+                for seed in config.seeds
+                for m in WIDTHS["small"]
+            ]
+            rows += sweep(runs, store, pool, study=STUDY, device=config.device)
+    return toy_published.report(toy_published.runs_of(rows), config.out)
 
 
 def table_row(curve: WidthCurve) -> tuple[object, ...]:

@@ -178,7 +178,7 @@ def test_cluster_bootstrap_sees_scatter_that_clusters_share() -> None:
     y = 30 / m * np.exp(0.2 * rng.standard_normal(12)[cluster] + 0.02 * rng.standard_normal(96))
     result = fit(PowerLawSum(fixed={"alpha_m": 1.0}), m, y)
     points = bootstrap(result, 1000).stderr["A_m"]
-    clusters = bootstrap(result, 1000, kind="groups", clusters=cluster).stderr["A_m"]
+    clusters = bootstrap(result, 1000, cluster=cluster).stderr["A_m"]
     means = np.log(y * m).reshape(12, 8).mean(1)
     assert clusters == pytest.approx(result.params["A_m"] * means.std() / np.sqrt(12), rel=0.1)
     assert points < 0.7 * clusters
@@ -228,7 +228,7 @@ def test_what_cannot_be_profiled_or_drawn_is_refused() -> None:
         profile(result, "A_m")
     with pytest.raises(FitError, match="at least 2"):
         bootstrap(result, 1)
-    with pytest.raises(FitError, match="no cluster"):
+    with pytest.raises(FitError, match="no group"):
         bootstrap(result, 10, kind="groups")
     exact = fit(PowerLawSum(), SIX[:2], 3 / SIX[:2])
     for refused in (lambda: bootstrap(exact, 10), lambda: profile(exact, "alpha_m")):

@@ -53,10 +53,12 @@ class Fit(Settings):
     """Leave out this many points of the largest y."""
     window: str = "all"
     """Rows fitted, by x: all, auto (the longest straight stretch), or LO:HI. For a law of one x without groups."""
+    cluster: tuple[str, ...] = ()
+    """Columns whose values together make a cluster: only points of different clusters are independent."""
     bootstrap: Natural = 0
     """Refit this many resamples."""
-    resample: Literal["points", "groups", "parametric"] = "points"
-    """What the bootstrap draws."""
+    resample: Literal["points", "groups", "clusters", "parametric"] | None = None
+    """What the bootstrap draws: points, or clusters where there are any, unless named."""
     seed: Natural = 0
     """Seed of the bootstrap."""
     profile: tuple[str, ...] = ()
@@ -105,12 +107,15 @@ class Fit(Settings):
                 )
         if self.window == "all":
             group = labels(frame, self.group) if self.group else None
-            result = fit(law, x, y, group=group, sigma=sigma, loss=self.loss, delta=self.delta, errors=self.errors)
-            return result, {}
+            cluster = labels(frame, self.cluster) if self.cluster else None
+            how: dict[str, Any] = {"loss": self.loss, "delta": self.delta, "errors": self.errors}
+            return fit(law, x, y, group=group, sigma=sigma, cluster=cluster, **how), {}
         lo, hi = _ends(self.window)
-        if len(x) > 1 or law.grouped:
+        if len(x) > 1 or law.grouped or self.cluster:
             raise FitError(
-                f"a window of {law.formula}", expected="a law of one x without groups", fix="filter by --where"
+                f"a window of {law.formula}",
+                expected="a law of one x without groups or clusters",
+                fix="filter by --where",
             )
         found = fit_window(x[self.x[0]], y, lo, hi, law=law, sigma=sigma, loss=self.loss, delta=self.delta)
         return found.result, {"window": found.to_dict()}
@@ -136,7 +141,7 @@ class Fit(Settings):
 
         frame = read_frame(self.file)
         conditions = _pairs(self.where, str)
-        known(frame, [*conditions, *self.group])
+        known(frame, [*conditions, *self.group, *self.cluster])
         if self.y not in frame and {"metric", "value"} <= set(frame):
             metrics = sorted(frame["metric"].astype(str).unique())
             if self.y not in metrics:
@@ -184,6 +189,8 @@ def report(result: FitResult, extra: dict[str, Any]) -> None:
     say(result.law.formula)
     say(f"{result.n_points} points, {result.loss} loss, R² = {result.r2:.5f}, rmse = {result.rmse:.4g}")
     say()
+    if result.data.cluster is not None:
+        say(f"errors of {len(set(result.data.cluster))} clusters, Student's t with each parameter's own freedom")
     rows = [(name, value, result.stderr[name], *result.ci95[name]) for name, value in result.params.items()]
     say(table(rows, ("parameter", "value", "stderr", "95% from", "to")))
     if "window" in extra:

@@ -1,7 +1,8 @@
 """Bootstrap of a fit: every resample refitted to its own optimum, thousands in a second.
 
 Points are drawn with replacement (within their groups where a parameter belongs to a group, so that no group goes
-missing), or whole groups, or new y's from the fitted law and its scatter. Intervals are percentiles, widened about
+missing), or whole groups, or whole clusters where points scatter together, or new y's from the fitted law and its
+scatter. Intervals are percentiles, widened about
 the estimate for the degrees of freedom that resampling ignores (Hesterberg 2015, The American Statistician 69, 371).
 """
 
@@ -12,6 +13,8 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.special import ndtri, stdtrit
 
 from llmprobe.errors import FitError
@@ -21,7 +24,7 @@ from llmprobe.fitting.result import FitResult
 from llmprobe.fitting.solver import Solution
 from llmprobe.settings import Natural, check
 
-Kind = Literal["points", "groups", "parametric"]
+Kind = Literal["points", "groups", "clusters", "parametric"]
 VANISHED = -18.0
 """Log of the scaled amplitude below which a term counts as zero."""
 FAINT = -5.0
@@ -40,6 +43,8 @@ class Bootstrap:
         The fit's own parameters, by name.
     samples
         Of each parameter, shape [B], by name; NaN where a resample lacks the parameter's group.
+    objective
+        Summed loss of each resample at its optimum, shape [B], in the fit's unit of it.
     converged
         Share of resamples that reached their optimum; the others count as well.
     widening
@@ -50,6 +55,7 @@ class Bootstrap:
     seed: int
     estimate: dict[str, float]
     samples: dict[str, np.ndarray]
+    objective: np.ndarray
     converged: float
     widening: float
 
@@ -88,7 +94,7 @@ class Bootstrap:
 
 
 def bootstrap(
-    result: FitResult, n: int = 4000, *, kind: Kind = "points", clusters: ArrayLike | None = None, seed: int = 0
+    result: FitResult, n: int = 4000, *, kind: Kind | None = None, cluster: ArrayLike | None = None, seed: int = 0
 ) -> Bootstrap:
     """Refit n resamples.
 
@@ -99,17 +105,19 @@ def bootstrap(
     n
         Number of resamples, at least 2.
     kind
-        ``points``; ``groups`` draws whole clusters, for points that scatter together; ``parametric`` keeps x and
-        draws y from the fitted law with normal scatter (with the observed residuals, for Huber's loss).
-    clusters
-        Cluster of each point, shape [points]; the fit's groups when left out.
+        ``points``; ``groups`` draws whole groups; ``clusters`` draws whole clusters, among those whose points belong
+        to the same groups, so that none goes missing; ``parametric`` keeps x and draws y from the fitted law with
+        normal scatter (with the observed residuals, for Huber's loss). Left out: clusters where there are any.
+    cluster
+        Cluster of each point, shape [points]; that of the fit when left out.
     seed
         Of numpy's default generator.
 
     Raises
     ------
     FitError
-        n < 2, no more points than parameters, or fewer than three clusters.
+        n < 2, no more points than parameters, fewer than three groups or clusters, or independent points asked for
+        where they come in clusters.
     """
     check("seed", seed, Natural)
     problem, dof = result.problem, result.covariance.dof
@@ -121,32 +129,31 @@ def bootstrap(
             expected="more points",
             fix="an exact fit has no scatter",
         )
+    cluster = result.data.cluster if cluster is None else cluster
+    kind = kind or ("points" if cluster is None else "clusters")
+    if cluster is not None and kind != "clusters":
+        raise FitError(
+            f"a bootstrap of {kind} that come in clusters", expected="whole clusters drawn", fix="leave kind out"
+        )
     rng = np.random.default_rng(seed)
-    place = _places(result)
     weights = y = None
     size, spare = len(problem.y), dof
     if kind == "parametric":
-        y = _drawn(result, n, rng, place)
+        y = _drawn(result, n, rng, _places(result))
         size = dof
-    elif kind == "groups":
-        members = _clusters(result, clusters)
-        size = int(members.max()) + 1
-        spare = size - 1
-        weights = problem.weights * _counts(rng, n, size)[:, members]
     else:
-        strata = np.zeros(size, dtype=int)
-        if result.law.grouped and result.data.group is not None:
-            strata = np.unique(result.data.group, return_inverse=True)[1]
-        counts = np.zeros((n, size))
-        for stratum in range(int(strata.max()) + 1):
-            inside = place[strata[place] == stratum]
-            counts[:, inside] = _counts(rng, n, len(inside))
-        weights = problem.weights * counts
+        if kind == "points":
+            members, strata = _points(result)
+        else:
+            members, strata = _whole(result, kind, cluster)
+            size = len(strata)
+            spare = size - len(np.unique(strata))
+        weights = problem.weights * _stratified_counts(rng, n, strata)[:, members]
     start = np.repeat(reactivate_zeros(problem, result.solution)[None], n, axis=0)
     found = refit(problem, start, np.isnan(problem.start), weights=weights, y=y)
     values = problem.to_params(found.theta)
     values[problem.is_amplitude & (found.theta < VANISHED)] = 0.0
-    if weights is not None and kind == "groups":
+    if weights is not None and kind != "points":
         touched = (problem.D != 0).any(0)
         values[(weights @ touched) == 0] = np.nan
     return Bootstrap(
@@ -154,6 +161,7 @@ def bootstrap(
         seed=seed,
         estimate=result.params,
         samples=dict(zip(problem.names, values.T, strict=True)),
+        objective=found.value * (problem.y_unit**2 if problem.loss == "linear" else 1.0),
         converged=float(found.converged.mean()),
         widening=float(np.sqrt(size / spare) * stdtrit(spare, 0.975) / ndtri(0.975)),
     )
@@ -171,19 +179,45 @@ def _counts(rng: np.random.Generator, n: int, size: int) -> np.ndarray:
     return np.bincount(drawn.ravel(), minlength=n * size).reshape(n, size).astype(float)
 
 
+def _stratified_counts(rng: np.random.Generator, n: int, strata: np.ndarray) -> np.ndarray:
+    """How often each item is drawn, as many of each stratum as there are, shape [n, items]."""
+    counts = np.zeros((n, len(strata)))
+    for stratum in np.unique(strata):
+        inside = np.flatnonzero(strata == stratum)
+        counts[:, inside] = _counts(rng, n, len(inside))
+    return counts
+
+
 def _places(result: FitResult) -> np.ndarray:
     """Rows in an order of their own, so that a seed draws the same resamples whatever order they came in."""
     return np.lexsort((result.data.y, *result.data.x.values()))
 
 
-def _clusters(result: FitResult, clusters: ArrayLike | None) -> np.ndarray:
-    labels = result.data.group if clusters is None else np.asarray(clusters).astype(str)
+def _points(result: FitResult) -> tuple[np.ndarray, np.ndarray]:
+    """Each point an item of its own (see `_places`), strata the groups of the law; both of shape [n]."""
+    place = _places(result)
+    strata = np.zeros(len(place), dtype=int)
+    if result.law.grouped and result.data.group is not None:
+        strata = np.unique(result.data.group, return_inverse=True)[1]
+    return np.argsort(place), strata[place]
+
+
+def _whole(result: FitResult, kind: Kind, cluster: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
+    """Item of each point, shape [n], and stratum of each item: groups or clusters drawn whole."""
+    labels = result.data.group if kind == "groups" else cluster
+    labels = None if labels is None else np.asarray(labels).astype(str)
     if labels is None or labels.shape != (result.n_points,):
-        raise FitError("no cluster of each point", fix="give the fit a group, or clusters of the same length")
+        raise FitError(f"no {kind[:-1]} of each point", fix=f"give the fit {kind}, one for each point")
     members = np.unique(labels, return_inverse=True)[1]
-    if members.max() < 2:
-        raise FitError(f"{int(members.max()) + 1} clusters", expected="at least three to draw from")
-    return members
+    size = int(members.max()) + 1
+    if size < 3:
+        raise FitError(f"{size} {kind}", expected="at least three to draw from")
+    if kind == "groups" or not result.law.grouped or result.data.group is None:
+        return members, np.zeros(size, dtype=int)
+    groups = np.unique(result.data.group, return_inverse=True)[1]
+    # clusters that share a group, directly or through others, may stand in for each other
+    links = coo_array((np.ones(len(groups)), (members, size + groups)), shape=2 * (size + int(groups.max()) + 1,))
+    return members, connected_components(links, directed=False)[1][:size]
 
 
 def _drawn(result: FitResult, n: int, rng: np.random.Generator, place: np.ndarray) -> np.ndarray:

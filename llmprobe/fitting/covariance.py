@@ -1,7 +1,7 @@
 """Standard errors from the full Jacobian, so that the correlation of amplitude, exponent and offset counts.
 
 Published slope errors often leave that correlation out and come out too small. For Huber's loss the errors are those
-of an M-estimator (Huber 1964).
+of an M-estimator (Huber 1964). Where points come in clusters, see `clusters`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from typing import Literal
 import numpy as np
 from scipy.special import ndtri, stdtrit
 
+from llmprobe.fitting.clusters import Clusters
 from llmprobe.fitting.objective import LOG_ZERO, Problem
 from llmprobe.fitting.solver import Solution
 
-Errors = Literal["jacobian", "sandwich"]
+Errors = Literal["jacobian", "sandwich", "clustered"]
 SINGULAR = 1e-7
 """Singular values of the scaled Jacobian below this share of the largest count as zero."""
 
@@ -33,6 +34,8 @@ class Covariance:
         Shape [p, p]; rows of parameters that were held are 0, of those not identified NaN.
     dof
         Points less free parameters.
+    freedom
+        Degrees of freedom of each parameter's standard error, shape [p]: `dof`, or fewer where clusters carry it.
     scale
         Variance of the residual of a point of weight 1, in the scaled units of the problem; for Huber's loss what
         stands in its place, ⟨ψ²⟩/⟨ψ'⟩².
@@ -44,6 +47,7 @@ class Covariance:
     errors: Errors
     matrix: np.ndarray
     dof: int
+    freedom: np.ndarray
     scale: float
     calibration: np.ndarray
 
@@ -53,11 +57,12 @@ class Covariance:
         return np.sqrt(np.diag(self.matrix))
 
 
-def covariance(problem: Problem, solution: Solution, errors: Errors) -> Covariance:
+def covariance(problem: Problem, solution: Solution, errors: Errors, cluster: np.ndarray | None = None) -> Covariance:
     """Covariance at an optimum: inverse curvature × variance of the score × inverse curvature.
 
     ``jacobian`` takes both to be alike for all points (up to their weights); ``sandwich`` takes each point's own
-    score (HC3, MacKinnon and White 1985) and, for Huber's loss, each point's own curvature (Powell 1991).
+    score (HC3, MacKinnon and White 1985) and, for Huber's loss, each point's own curvature (Powell 1991); ``clustered``
+    sums the score over each cluster (labels, shape [n]).
     """
     J, columns = amplitude_jacobian(problem, solution)
     p, free = len(problem.names), np.isnan(problem.start)
@@ -68,20 +73,27 @@ def covariance(problem: Problem, solution: Solution, errors: Errors) -> Covarian
     slopes, psi = slope_of_points(problem, r), problem.psi(r)
     mean = float(np.average(slopes, weights=w))
     scale = float((w * psi**2).sum()) / dof / mean**2 if dof > 0 else float("nan")
+    freedom = np.full(p, float(dof))
     if len(columns) and dof > 0:
         size = np.sqrt((w[:, None] * J**2).sum(0))
         size[size == 0] = 1.0
         X = np.sqrt(w)[:, None] * J / size
         U, s, Vt = np.linalg.svd(X, full_matrices=False)
         keep = s > SINGULAR * s[0]
+        clusters = None if cluster is None else Clusters.of(U[:, keep], cluster)
         if errors == "jacobian":
             bread = (Vt[keep].T / s[keep] ** 2) @ Vt[keep] / mean
             inner = bread * scale * mean
         else:
-            leverage = np.minimum((U[:, keep] ** 2).sum(1), 1 - 1e-9)
             curved = Vt[keep] @ ((X * slopes[:, None]).T @ X) @ Vt[keep].T
             bread = Vt[keep].T @ np.linalg.pinv(curved, rcond=SINGULAR**2, hermitian=True) @ Vt[keep]
-            inner = bread @ ((X * (w * psi**2 / (1 - leverage) ** 2)[:, None]).T @ X) @ bread
+            residuals = np.sqrt(w) * psi
+            if clusters is None:
+                leverage = np.minimum((U[:, keep] ** 2).sum(1), 1 - 1e-9)
+                scores = X * (residuals / (1 - leverage))[:, None]
+            else:
+                scores = clusters.scores(X, residuals)
+            inner = bread @ (scores.T @ scores) @ bread
         with np.errstate(invalid="ignore", divide="ignore"):
             calibration[columns] = np.diag(inner) / np.diag(bread)
         inner = inner / np.outer(size, size)
@@ -90,8 +102,12 @@ def covariance(problem: Problem, solution: Solution, errors: Errors) -> Covarian
         outer = T[:, ~lost] @ inner[np.ix_(~lost, ~lost)] @ T[:, ~lost].T
         blurred = (np.abs(T[:, lost]) > 0).any(1)
         outer[blurred, :] = outer[:, blurred] = np.nan
+        if clusters is not None:
+            freedom[columns] = clusters.freedom(X @ bread @ (T / size).T)
+            untold = freedom[columns] == 0
+            outer[untold, :] = outer[:, untold] = np.nan
         matrix[np.ix_(columns, columns)] = outer
-    return Covariance(errors, matrix, dof, scale, calibration)
+    return Covariance(errors, matrix, dof, freedom, scale, calibration)
 
 
 def amplitude_jacobian(problem: Problem, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
@@ -140,13 +156,12 @@ def slope_of_points(problem: Problem, r: np.ndarray) -> np.ndarray:
 
 
 def intervals(
-    params: Mapping[str, float], stderr: Mapping[str, float], dof: int, level: float = 0.95
+    params: Mapping[str, float], stderr: Mapping[str, float], freedom: np.ndarray, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
     """Student intervals; an amplitude's is symmetric in its logarithm, an offset's ends at zero."""
-    t = float(stdtrit(dof, 0.5 + level / 2)) if dof > 0 else float("nan")
     found = {}
-    for name, value in params.items():
-        half = t * stderr[name]
+    for (name, value), own in zip(params.items(), freedom, strict=True):
+        half = student(own, level) * stderr[name]
         if stderr[name] == 0:
             found[name] = (value, value)
         elif name.startswith("A_") and value > 0:
@@ -157,3 +172,8 @@ def intervals(
         else:
             found[name] = (max(0.0, value - half), value + half)
     return found
+
+
+def student(freedom: float, level: float = 0.95) -> float:
+    """Half width of a two-sided Student interval in standard errors; NaN without degrees of freedom."""
+    return float(stdtrit(freedom, 0.5 + level / 2)) if freedom > 0 else float("nan")

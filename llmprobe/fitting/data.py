@@ -15,12 +15,13 @@ from llmprobe.fitting.objective import Loss
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """Checked columns: x by name, y, group labels and standard errors (or None), each of shape [n]."""
+    """Checked columns: x by name, y, labels of groups, standard errors, labels of clusters (or None); shape [n]."""
 
     x: dict[str, np.ndarray]
     y: np.ndarray
     group: np.ndarray | None
     sigma: np.ndarray | None
+    cluster: np.ndarray | None = None
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -34,6 +35,7 @@ class Data:
             self.y[keep],
             None if self.group is None else self.group[keep],
             None if self.sigma is None else self.sigma[keep],
+            None if self.cluster is None else self.cluster[keep],
         )
 
 
@@ -44,13 +46,15 @@ def check_data(
     group: ArrayLike | None,
     sigma: ArrayLike | None,
     loss: Loss,
+    cluster: ArrayLike | None = None,
 ) -> Data:
     """Columns as arrays, or the `FitError` that says what is wrong with them."""
     columns, values = as_columns(law, x), numbers("y", y)
     n = len(values)
     labels = None if group is None else _labels(group)
+    together = None if cluster is None else _labels(cluster, "cluster")
     spread = None if sigma is None else numbers("sigma", sigma)
-    for name, column in {**columns, "group": labels, "sigma": spread}.items():
+    for name, column in {**columns, "group": labels, "sigma": spread, "cluster": together}.items():
         if column is not None and column.shape != (n,):
             raise FitError(f"{name} has shape {column.shape} and y has {n} rows", expected="one row per point")
     if n == 0:
@@ -74,14 +78,16 @@ def check_data(
                 expected="at least two different values",
                 fix=f"a law in {name} cannot be told from a constant: leave {name} out or measure at another",
             )
-    return Data(columns, values, labels, spread)
+    if together is not None and (count := len(np.unique(together))) < 3:
+        raise FitError(f"{count} clusters", expected="at least three, as only whole clusters are independent")
+    return Data(columns, values, labels, spread, together)
 
 
-def _labels(group: ArrayLike) -> np.ndarray:
+def _labels(group: ArrayLike, what: str = "group") -> np.ndarray:
     given = np.asarray(group)
     # NaN is the one value that differs from itself
     missing = np.array([g is None or g != g for g in given.tolist()], dtype=bool)
     if missing.any():
         row = int(np.argmax(missing))
-        raise FitError(f"no group in row {row} ({int(missing.sum())} such rows)", expected="the group of each point")
+        raise FitError(f"no {what} in row {row} ({int(missing.sum())} such rows)", expected=f"the {what} of each point")
     return given.astype(str)

@@ -9,6 +9,8 @@ from llmprobe.fitting.result import FitResult
 
 HALF_DECADE = 0.5
 FEW_DOF = 4
+FEW_CLUSTERS = 4.0
+"""Degrees of freedom of a clustered error below which its interval is called shaky."""
 MANY = 15
 """Points from which uneven scatter is looked for."""
 RARE = 3e-3
@@ -17,7 +19,14 @@ RARE = 3e-3
 
 def warnings_of(result: FitResult) -> tuple[str, ...]:
     """All warnings of a fit."""
-    return (*_optimum(result), *_data(result), *_identification(result), *_groups(result), *_scatter(result))
+    return (
+        *_optimum(result),
+        *_data(result),
+        *_identification(result),
+        *_groups(result),
+        *_clusters(result),
+        *_scatter(result),
+    )
 
 
 def _optimum(result: FitResult) -> list[str]:
@@ -61,10 +70,11 @@ def _data(result: FitResult) -> list[str]:
 def _identification(result: FitResult) -> list[str]:
     found = []
     zero = {result.problem.names[j] for j in result.solution.zero}
+    untold = _untold(result)
     for name, value in result.params.items():
         error = result.stderr[name]
         if np.isnan(error) and result.covariance.dof > 0:
-            if name not in zero:
+            if name not in zero and name not in untold:
                 found.append(f"{name} is not identified: another value fits as well.")
             continue
         low, high = result.ci95[name]
@@ -89,10 +99,35 @@ def _groups(result: FitResult) -> list[str]:
     ]
 
 
+def _clusters(result: FitResult) -> list[str]:
+    """Parameters whose error rests on few clusters."""
+    if result.data.cluster is None:
+        return []
+    freedom = dict(zip(result.problem.names, result.covariance.freedom.tolist(), strict=True))
+    few = [name for name, own in freedom.items() if result.stderr[name] > 0 and own < FEW_CLUSTERS]
+    found = [f"One cluster alone decides {name}: it has no standard error." for name in _untold(result)]
+    if not few:
+        return found
+    least = min(freedom[name] for name in few)
+    return [
+        *found,
+        f"The error of {', '.join(few)} rests on few clusters ({least:.1f} degrees of freedom): its interval is wide "
+        "for that and may still miss the truth more often than once in 20.",
+    ]
+
+
+def _untold(result: FitResult) -> list[str]:
+    """Parameters that a single cluster decides."""
+    if result.data.cluster is None:
+        return []
+    names = zip(result.problem.names, result.covariance.freedom.tolist(), strict=True)
+    return [name for name, own in names if own == 0]
+
+
 def _scatter(result: FitResult) -> list[str]:
     """Koenker's (1981) form of the Breusch-Pagan test: squared residuals regressed on log x."""
     n = result.n_points
-    if result.covariance.errors == "sandwich" or n < MANY or result.solution.value == 0:
+    if result.covariance.errors != "jacobian" or n < MANY or result.solution.value == 0:
         return []
     logs = np.log(np.stack(list(result.data.x.values()), axis=1))
     X = np.column_stack([np.ones(n), logs - logs.mean(0)])

@@ -1,8 +1,8 @@
 """Profile intervals: how far a parameter may move before the rest cannot make up for it.
 
-For least squares the interval is that of the F test; for Huber's loss that of the quasi-likelihood ratio, with the
-same scale as its standard errors. Unlike a standard error it need not be symmetric, and it is open on a side where
-no value of the parameter spoils the fit.
+For least squares the interval is that of the F test; for Huber's loss and for clusters that of the quasi-likelihood
+ratio, with the same scale as its standard errors. Unlike a standard error it need not be symmetric, and it is open on
+a side where no value of the parameter spoils the fit.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtrit
 
 from llmprobe.errors import FitError
 from llmprobe.fitting.bootstrap import reactivate_zeros
+from llmprobe.fitting.covariance import student
 from llmprobe.fitting.newton import refit
 from llmprobe.fitting.result import FitResult
 from llmprobe.fitting.solver import LARGEST_EXPONENT
@@ -69,7 +69,7 @@ def profile(result: FitResult, name: str, *, level: float = 0.95) -> Profile:
         raise FitError(f"{result.n_points} points and as many parameters", expected="more points for an interval")
     j = problem.names.index(name)
     offset = name.startswith("E")
-    t = float(stdtrit(cov.dof, 0.5 + level / 2))
+    t = student(float(cov.freedom[j]), level)
     calibration = float(cov.calibration[j])
     threshold = 0.5 * t**2 * (calibration if np.isfinite(calibration) else cov.scale)
     free = np.isnan(problem.start)

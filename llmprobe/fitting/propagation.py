@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from llmprobe.fitting.bootstrap import Bootstrap, widened
+from llmprobe.fitting.covariance import student
 from llmprobe.fitting.result import FitResult
 
 
@@ -70,7 +70,8 @@ def propagate(
         slope[j] = (float(up) - float(down)) / (2 * h)
     used = np.abs(slope) > 0
     stderr = float(np.sqrt(slope[used] @ matrix[np.ix_(used, used)] @ slope[used]))
-    t = float(stdtrit(result.covariance.dof, 0.975)) if result.covariance.dof > 0 else float("nan")
+    freedom = result.covariance.freedom[used[:p]]
+    t = student(float(freedom.min()) if len(freedom) else result.covariance.dof)
     spread, interval = float("nan"), (float("nan"), float("nan"))
     if resamples is not None:
         rng = np.random.default_rng(resamples.seed + 1)

@@ -67,9 +67,9 @@ class Extrapolation(Prediction):
 
 
 def leave_one_out(result: FitResult) -> Prediction:
-    """Each point predicted by a fit to all others.
+    """Each point predicted by a fit to all others, or to all other clusters where points come in clusters.
 
-    Points that alone carry a parameter (a group of one) cannot be predicted and are left out.
+    Points that alone carry a parameter (a group of one point or cluster) cannot be predicted and are left out.
 
     Raises
     ------
@@ -80,17 +80,20 @@ def leave_one_out(result: FitResult) -> Prediction:
     n = len(problem.y)
     if result.covariance.dof < 1:
         raise FitError(f"{n} points and as many parameters", expected="more points to leave one out")
+    units, unit = np.arange(n), np.arange(n)
+    if result.data.cluster is not None:
+        units, unit = np.unique(result.data.cluster, return_inverse=True)
     rows = np.arange(n)
     if result.law.grouped and result.data.group is not None:
-        labels, inverse, counts = np.unique(result.data.group, return_inverse=True, return_counts=True)
-        rows = rows[counts[inverse] > 1]
+        group = np.unique(result.data.group, return_inverse=True)[1]
+        pairs = np.unique(np.column_stack([group, unit]), axis=0)[:, 0]
+        rows = rows[np.bincount(pairs)[group] > 1]
         if not len(rows):
-            raise FitError(f"{len(labels)} groups of one point", expected="groups of two points or more")
-    weights = np.repeat(problem.weights[None], len(rows), axis=0)
-    weights[np.arange(len(rows)), rows] = 0.0
-    start = np.repeat(reactivate_zeros(problem, result.solution)[None], len(rows), axis=0)
+            raise FitError(f"{group.max() + 1} groups of one point", expected="groups of two points or more")
+    weights = problem.weights * (unit != np.arange(len(units))[:, None])
+    start = np.repeat(reactivate_zeros(problem, result.solution)[None], len(units), axis=0)
     found = refit(problem, start, np.isnan(problem.start), weights=weights)
-    predicted = problem.predict(found.theta)[np.arange(len(rows)), rows] * problem.y_unit
+    predicted = problem.predict(found.theta)[unit[rows], rows] * problem.y_unit
     return Prediction(rows, *_errors(result, result.data.y[rows], predicted))
 
 

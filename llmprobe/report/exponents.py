@@ -167,7 +167,9 @@ def _published(row: PublishedExponent) -> Exponent:
         about=row.about,
         value=row.value,
         stderr=stderr,
-        ci95=(row.value - 1.96 * stderr, row.value + 1.96 * stderr),
+        ci95=row.ci95 or (row.value - 1.96 * stderr, row.value + 1.96 * stderr),
+        n_points=row.fit.n_points if row.fit else 0,
+        fit=row.fit,
         source=row.source,
     )
 
