@@ -41,13 +41,13 @@ class Schedule(Settings):
         if self.warmup >= self.steps:
             raise ConfigError(f"a warm-up of {self.warmup} steps in a training of {self.steps}", expected="fewer")
 
-    def rate(self, step: ArrayLike) -> np.ndarray:
+    def rate(self, step: ArrayLike | float | int) -> np.ndarray:
         """Rate at a step, shape as `step`; what lies between steps is the schedule's own continuation."""
         s = np.asarray(step, dtype=float)
         cosine = self.final + (1 - self.final) * 0.5 * (1 + np.cos(np.pi * self._progress(s)))
-        return self.peak * np.where(s < self.warmup, s / max(self.warmup, 1), cosine)
+        return np.asarray(self.peak * np.where(s < self.warmup, s / max(self.warmup, 1), cosine))
 
-    def tau(self, step: ArrayLike) -> np.ndarray:
+    def tau(self, step: ArrayLike | float | int) -> np.ndarray:
         """τ = ∫_0^step rate, in closed form; shape as `step`, in the unit of the rate.
 
         τ(s) = peak s²/(2w)                                                      s ≤ w
@@ -58,7 +58,7 @@ class Schedule(Settings):
         span, within = self.steps - self.warmup, np.clip(s, self.warmup, self.steps) - self.warmup
         bow = (1 - self.final) / 2 * span / np.pi * np.sin(np.pi * self._progress(s))
         beyond = self.final * np.maximum(s - self.steps, 0)
-        return self.peak * (rising + (1 + self.final) / 2 * within + bow + beyond)
+        return np.asarray(self.peak * (rising + (1 + self.final) / 2 * within + bow + beyond))
 
     def _progress(self, s: np.ndarray) -> np.ndarray:
-        return np.clip((s - self.warmup) / (self.steps - self.warmup), 0.0, 1.0)
+        return np.asarray(np.clip((s - self.warmup) / (self.steps - self.warmup), 0.0, 1.0))

@@ -87,7 +87,7 @@ def _train(runs: Sequence[SoftmaxConfig], device: torch.device, bar: Any) -> tup
     W = torch.zeros(len(runs), c.vocabulary, c.width, device=device)
     step_of = OPTIMIZERS[c.optimizer](W)
     rates = torch.tensor(np.stack([run.schedule.rate(np.arange(c.steps) + 1) for run in runs]), device=device).float()
-    records = record_steps(1.0, c.steps, PER_DECADE)
+    records = record_steps(1.0, float(c.steps), PER_DECADE)
     due, losses, first = set(records.tolist()), [], task.loss(W)
     for step in range(1, c.steps + 1):
         x = task.inputs(c.batch)
