@@ -19,6 +19,7 @@ from typing import Any
 
 from llmprobe.errors import ConfigError
 from llmprobe.schedule import Schedule
+from llmprobe.settings import one_of
 from llmprobe.tables import checked_row, read_table
 
 BUILT_IN = Path(__file__).with_name("families.toml")
@@ -129,6 +130,21 @@ def find_member(families: Mapping[str, Family], source: str) -> tuple[Family, Me
             if member.id == wanted:
                 return family, member
     return None
+
+
+def members(
+    families: Mapping[str, Family], names: Sequence[str], largest: int | None = None
+) -> list[tuple[Family, Member]]:
+    """The members of the families named, those wider than `largest` left out.
+
+    Raises
+    ------
+    ConfigError
+        A family is not known.
+    """
+    chosen = [families[one_of("family", name, families)] for name in names]
+    pairs = [(family, member) for family in chosen for member in family.members]
+    return [(f, m) for f, m in pairs if largest is None or (m.d_model or m.m) <= largest]
 
 
 def columns(families: Mapping[str, Family], source: str) -> dict[str, Any]:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from llmprobe.errors import ProbeError
-from llmprobe.families import columns, load_families
+from llmprobe.errors import ConfigError, ProbeError
+from llmprobe.families import columns, find_member, load_families, vocabulary
 from llmprobe.observations import Identity, Observation
 from llmprobe.settings import Count, Device, DType, Natural, Settings
 from llmprobe.study import Result, Work
-from llmprobe.weights.matrix import MatrixSettings
 
 if TYPE_CHECKING:
     from llmprobe.loss.corpus import Corpus
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from llmprobe.overlap.statistics import OverlapStatistics
     from llmprobe.weights.unembedding import Unembedding
 
+S = TypeVar("S", bound=Settings)
 OVERLAP_METRICS = (
     "mean_abs_cos",
     "mean_sq_cos",
@@ -35,6 +35,52 @@ OVERLAP_METRICS = (
     "superposition",
 )
 LOSS_METRICS = ("loss", "bits_per_byte")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixSettings(Settings):
+    """Settings of everything that reads an unembedding."""
+
+    tensor: str | None = None
+    """Name of the unembedding, for a model that calls it something unusual."""
+    vocabulary: Count | None = None
+    """Use only the first rows, this many."""
+    tokenizer_vocab: bool = False
+    """Leave out padding: the rows below the tokenizer's vocabulary, as the family table gives it."""
+    fold_norm: bool = False
+    """Multiply by the final norm's gain first (Gemma's is 1 + w)."""
+    drop_zero_rows: bool = False
+    """Leave out rows of norm zero instead of refusing them."""
+    toml: tuple[str, ...] = ()
+    """Files of your own families."""
+
+    def read(self, source: str) -> Unembedding:
+        """The unembedding of a source, as these settings ask for it.
+
+        Raises
+        ------
+        ConfigError
+            Padding is to be left out and no family table says where it begins.
+        SourceError
+            See `read_unembedding`.
+        """
+        from llmprobe.weights.unembedding import read_unembedding
+
+        known = find_member(load_families(*self.toml), source)
+        rows = self.vocabulary
+        if self.tokenizer_vocab:
+            rows = vocabulary(*known) if known else None
+            if rows is None:
+                raise ConfigError(
+                    f"the vocabulary of {source} is in no family table",
+                    fix="give it with --vocabulary, or add it by --toml",
+                )
+        tensor = self.tensor or (known[1].tensor if known else None)
+        return read_unembedding(source, tensor=tensor, rows=rows, fold_gain=self.fold_norm)
+
+    def identity(self) -> dict[str, str | int | bool | None]:
+        """What of these settings decides the outcome."""
+        return {name: getattr(self, name) for name in MatrixSettings.__dataclass_fields__ if name != "toml"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,19 +144,21 @@ class LossSettings(Settings):
         return {**own, "corpus_version": corpus.version}
 
 
-def overlap_work(study: str, source: str, settings: OverlapSettings, *, size: float = 0.0, **about: Any) -> Work:
+def overlap_work(study: str, source: str, settings: OverlapSettings, *, size: int = 0, **about: Any) -> Work:
     """The overlaps of one model as a piece of work; `about` may name columns that the family tables do not."""
     from llmprobe.weights.fingerprint import fingerprint
 
     own = settings.identity()
     identities = tuple(Identity(study=study, source_kind="llm", metric=m, model=source, settings=own)
                        for m in OVERLAP_METRICS)  # fmt: skip
-    return Work(source, identities, partial(_overlaps, settings, about), fingerprint(source), size)
+    return Work(
+        source, identities, partial(_overlaps, _only(OverlapSettings, settings), about), fingerprint(source), size
+    )
 
 
 def loss_work(
     study: str, source: str, corpora: Sequence[Corpus], settings: LossSettings, *, toml: Sequence[str] = (),
-    size: float = 0.0, **about: Any,
+    size: int = 0, **about: Any,
 ) -> Work:  # fmt: skip
     """The losses of one model, loaded once, on several corpora; `about` as for `overlap_work`."""
     from llmprobe.weights.fingerprint import fingerprint
@@ -121,7 +169,13 @@ def loss_work(
         for corpus in corpora for metric in LOSS_METRICS
     )  # fmt: skip
     about = family_columns(source, toml) | about
-    return Work(source, identities, partial(_losses, settings, tuple(corpora), about), fingerprint(source), size)
+    return Work(
+        source,
+        identities,
+        partial(_losses, _only(LossSettings, settings), tuple(corpora), about),
+        fingerprint(source),
+        size,
+    )
 
 
 def overlap_rows(
@@ -212,3 +266,8 @@ def _losses(
             continue
         rows = loss_rows(own, result, **{"m": model.width, **about})
         yield Result(rows, vars(result.documents), result.stored)
+
+
+def _only(kind: type[S], settings: S) -> S:
+    """Settings without what a recipe's own class adds, which other processes may not know."""
+    return kind(**{f.name: getattr(settings, f.name) for f in fields(kind)})

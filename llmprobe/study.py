@@ -10,14 +10,19 @@ measured again. Work goes to any executor; the calling process alone writes the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
-from llmprobe.errors import ProbeError
+from llmprobe.errors import ConfigError, ProbeError, StoreError
 from llmprobe.names import printable
 from llmprobe.observations import Identity, Observation, ObservationStore
+
+K = TypeVar("K")
+T = TypeVar("T")
+ATTEMPTS = 3  # how often a piece of work is handed out before workers that keep dying are an error
+GLANCE = 0.5  # seconds between two looks at the workers
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class Work:
     identities: tuple[Identity, ...]
     measure: Callable[[tuple[Identity, ...]], Iterable[Result]]
     content: str = ""
-    size: float = 0.0
+    size: int = 0
 
 
 def missing(store: ObservationStore, work: Sequence[Work]) -> list[Work]:
@@ -128,6 +133,8 @@ def run(
                         progress(": ".join(result.failed))
                     else:
                         keep(store, result)
+            except StoreError:
+                raise
             except ProbeError as error:
                 failures[piece.name] = str(error)
                 progress(f"{piece.name}: {error}")
@@ -144,15 +151,60 @@ def keep(store: ObservationStore, result: Result) -> None:
         result.stored()
 
 
+def stored(store: ObservationStore, work: Iterable[Work], *metrics: str) -> list[Observation]:
+    """The rows of these identities, in their order, of all metrics or of those named."""
+    rows = {row.key: row for row in store}
+    wanted = (one for piece in work for one in piece.identities if not metrics or one.metric in metrics)
+    return [rows[one.key] for one in wanted if one.key in rows]
+
+
+def handed_out(
+    pool: Executor, calls: Mapping[K, Callable[[], T]], *, tick: Callable[[], None] = lambda: None
+) -> Iterator[tuple[K, Callable[[], T]]]:
+    """Calls made by the workers of a pool, in the order in which they end: each key with what gives its result.
+
+    A call whose worker died is handed out again, `ATTEMPTS` times at most.
+
+    Parameters
+    ----------
+    tick
+        Called every now and then while nothing ends.
+
+    Raises
+    ------
+    ConfigError
+        Workers keep dying.
+    """
+    attempts = dict.fromkeys(calls, 0)
+    order, waiting = list(calls), dict[Future[T], K]()
+    while order or waiting:
+        for key in order:
+            attempts[key] += 1
+            waiting[pool.submit(calls[key])] = key
+        order = []
+        done, _ = wait(waiting, timeout=GLANCE, return_when=FIRST_COMPLETED)
+        for future in done:
+            key = waiting.pop(future)
+            if isinstance(error := future.exception(), BrokenExecutor):
+                if attempts[key] == ATTEMPTS:
+                    raise ConfigError(
+                        f"workers died {ATTEMPTS} times in {printable(str(key), 80)}",
+                        fix="look for a lack of memory; run the same command to resume",
+                    ) from error
+                order.append(key)
+            else:
+                yield key, future.result
+        tick()
+
+
 def _results(todo: Sequence[Work], pool: Executor | None) -> Iterator[tuple[Work, Callable[[], Iterable[Result]]]]:
     """Each piece with what gives its results, or raises what went wrong with it."""
     if pool is None:
-        for piece in todo:
-            yield piece, partial(piece.measure, piece.identities)
+        yield from ((piece, partial(piece.measure, piece.identities)) for piece in todo)
         return
-    waiting = {pool.submit(_whole, piece): piece for piece in todo}
-    for future in as_completed(waiting):
-        yield waiting[future], future.result
+    by_place = dict(enumerate(todo))
+    for place, result in handed_out(pool, {place: partial(_whole, piece) for place, piece in by_place.items()}):
+        yield by_place[place], result
 
 
 def _whole(piece: Work) -> list[Result]:

@@ -29,29 +29,27 @@ from llmprobe import console
 from llmprobe.cache import atomic
 from llmprobe.errors import ConfigError, FitError, ProbeError
 from llmprobe.families import Family, Member, find_member, load_families
-from llmprobe.fitting.estimator import fit
-from llmprobe.fitting.law import PowerLawSum
-from llmprobe.fitting.window import WindowFit, fit_window
+from llmprobe.fitting import PowerLawSum, WindowFit, fit, fit_window
 from llmprobe.loss.corpus import open_corpus
-from llmprobe.loss.evaluate import evaluate_loss
-from llmprobe.loss.language_model import load_model
-from llmprobe.measure import loss_observations, overlap_observations
-from llmprobe.observations import Observation, ObservationStore, with_settings
-from llmprobe.overlap.statistics import overlap_statistics
+from llmprobe.measurements import LossSettings, OverlapSettings, loss_work, overlap_work
+from llmprobe.observations import Observation, ObservationStore
 from llmprobe.report import figures
+from llmprobe.settings import Count, Natural, one_of
+from llmprobe.study import run, stored
 from llmprobe.weights.unembedding import read_unembedding
+from toymodels.executors import Workers
 
 STUDY = "checkpoint_dynamics"
 POWERS = tuple(1 << k for k in range(10))
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Workers, LossSettings):
     """Loss and overlap of one model along its training."""
 
     source: str = "EleutherAI/pythia-70m"
     """A model of a family whose checkpoints are revisions; not used with `family`."""
-    steps: tuple[int, ...] = (*POWERS, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 143000)
+    steps: tuple[Natural, ...] = (*POWERS, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 143000)
     """Training steps of the revisions."""
     family: str | None = None
     """A family whose members are checkpoints of one model, with the tokens of each."""
@@ -61,25 +59,20 @@ class Config:
     """As for `llmprobe loss`."""
     corpora_toml: tuple[str, ...] = ()
     """Files of your own corpora."""
-    context: int = 512
+    context: Count = 512
     """Tokens per window."""
-    max_documents: int | None = 32
+    max_documents: Count | None = 32
     """Documents from the front of the corpus."""
-    dtype: str = "float32"
-    """As for `llmprobe loss`."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     out: Path = Path("runs/checkpoint_dynamics")
     """Where observations, hashes and the figure go."""
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A source, its training tokens (and step, where known), and what observations say of it."""
+class Revision:
+    """A source, its training tokens, and what observations say of it."""
 
     source: str
     tokens: int
-    step: int | None
     columns: dict[str, Any]
 
 
@@ -88,23 +81,20 @@ def main(config: Config) -> int:
     checkpoints = listed(config)
     store = ObservationStore(config.out / "observations.jsonl")
     failed: dict[str, str] = {}
-    hashes = weights(config, checkpoints, failed)
-    failed |= refused(hashes)
-    for checkpoint in tqdm(checkpoints, unit="checkpoint", desc="checkpoints"):
-        if checkpoint.source in failed:
-            continue
-        try:
-            measure(config, store, checkpoint)
-        except ProbeError as error:
-            failed[checkpoint.source] = str(error)
-            console.progress(f"{checkpoint.source}: {error}")
-    show(config, store, [c for c in checkpoints if c.source not in failed])
+    failed |= refused(weights(config, checkpoints, failed))
+    whole = [c for c in checkpoints if c.source not in failed]
+    corpus = open_corpus(config.corpus, *config.corpora_toml)
+    overlaps = [overlap_work(STUDY, c.source, OverlapSettings(drop_zero_rows=True), **c.columns) for c in whole]
+    losses = [loss_work(STUDY, c.source, [corpus], config, **c.columns) for c in whole]
+    with config.executor() as pool:
+        failed |= run([*overlaps, *losses], store, pool, unit="measurement", progress=console.progress)
+    show(config, stored(store, losses, "loss"), stored(store, overlaps, "mean_sq_cos"))
     for name, why in failed.items():
         console.say(f"failed: {name}: {why}")
     return 1 if failed else 0
 
 
-def listed(config: Config) -> list[Checkpoint]:
+def listed(config: Config) -> list[Revision]:
     """The checkpoints asked for, in the order of their tokens.
 
     Raises
@@ -114,12 +104,10 @@ def listed(config: Config) -> list[Checkpoint]:
     """
     families = load_families(*config.toml)
     if config.family is not None:
-        if config.family not in families:
-            raise ConfigError(f"no family {config.family}", expected=f"among {', '.join(families)}")
-        chosen = families[config.family]
+        chosen = families[one_of("family", config.family, families)]
         if unknown := [member.id for member in chosen.members if member.tokens is None]:
             raise ConfigError(f"tokens of {', '.join(unknown)} are not known", fix="add tokens = ... to the table")
-        found = [Checkpoint(member.id, member.tokens or 0, None, _columns(chosen, member)) for member in chosen.members]
+        found = [_revision(member.id, chosen, member, member.tokens or 0) for member in chosen.members]
         return sorted(found, key=lambda c: c.tokens)
     belongs = find_member(families, config.source)
     if belongs is None or belongs[0].revisions is None or belongs[0].tokens_per_step is None:
@@ -134,15 +122,16 @@ def listed(config: Config) -> list[Checkpoint]:
     for step in sorted(set(config.steps)):
         tokens = step * per_step
         revision = pattern.format(step=step, tokens=-(-tokens // 10**9))  # names give billions, rounded up
-        found.append(Checkpoint(f"{config.source}@{revision}", tokens, step, _columns(family, member)))
+        found.append(_revision(f"{config.source}@{revision}", family, member, tokens, step))
     return found
 
 
-def _columns(family: Family, member: Member) -> dict[str, Any]:
-    return {"family": family.name, "depth": member.layers, "n_params": member.params}
+def _revision(source: str, family: Family, member: Member, tokens: int, step: int | None = None) -> Revision:
+    about = {"family": family.name, "depth": member.layers, "n_params": member.params}
+    return Revision(source, tokens, {**about, "tokens": tokens, "step": step})
 
 
-def weights(config: Config, checkpoints: list[Checkpoint], failed: dict[str, str]) -> dict[str, str]:
+def weights(config: Config, checkpoints: list[Revision], failed: dict[str, str]) -> dict[str, str]:
     """sha256 of each checkpoint's unembedding as stored, kept in ``weights.json`` as they come."""
     path = config.out / "weights.json"
     known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
@@ -171,43 +160,10 @@ def refused(hashes: dict[str, str]) -> dict[str, str]:
     }
 
 
-def measure(config: Config, store: ObservationStore, checkpoint: Checkpoint) -> None:
-    """Overlap and loss of one checkpoint."""
-    columns = {**checkpoint.columns, "tokens": checkpoint.tokens, "step": checkpoint.step}
-    if not store.select(study=STUDY, model=checkpoint.source, metric="mean_sq_cos"):
-        matrix = read_unembedding(checkpoint.source)
-        statistics = overlap_statistics(matrix.W, drop_zero_rows=True)
-        store.append(*overlap_observations(STUDY, matrix, statistics, **columns))
-    if not losses(config, store, [checkpoint]):
-        model = load_model(checkpoint.source, dtype=config.dtype, device=config.device)
-        result = evaluate_loss(
-            model,
-            open_corpus(config.corpus, *config.corpora_toml),
-            context=config.context,
-            max_documents=config.max_documents,
-            resume=True,
-        )
-        rows = loss_observations(STUDY, result, m=model.width, **columns)
-        store.append(*(with_settings(row, **asked(config)) for row in rows))
-        result.stored()
-
-
-def asked(config: Config) -> dict[str, Any]:
-    """Settings that a loss is looked up by: what was asked for, which a model may not grant."""
-    names = ("corpus", "context", "max_documents", "dtype")
-    return {f"asked_{name}": getattr(config, name) for name in names}
-
-
-def losses(config: Config, store: ObservationStore, checkpoints: list[Checkpoint]) -> list[Observation]:
-    """Losses of these checkpoints that were measured with these settings."""
-    sources = {checkpoint.source for checkpoint in checkpoints}
-    return [row for row in store.select(study=STUDY, metric="loss", **asked(config)) if row.model in sources]
-
-
-def show(config: Config, store: ObservationStore, checkpoints: list[Checkpoint]) -> None:
+def show(config: Config, losses: list[Observation], overlaps: list[Observation]) -> None:
     """The curve as a table, the fits, and the figure."""
-    curve = sorted(losses(config, store, checkpoints), key=lambda row: row.tokens or 0)
-    overlap = {row.model: row.value for row in store.select(study=STUDY, metric="mean_sq_cos")}
+    curve = sorted(losses, key=lambda row: row.tokens or 0)
+    overlap = {row.model: row.value for row in overlaps}
     table = [(row.tokens, row.value, row.stderr, overlap.get(row.model), row.model) for row in curve]
     console.say(console.table(table, ("tokens", "loss", "±", "mean cos²", "checkpoint")))
     seen = [row for row in curve if row.tokens]

@@ -2,8 +2,8 @@
 
 Measures each model of the families named on each corpus, fits one A and one alpha to all and an offset to every
 family and corpus, and sets the published values (arXiv:2505.10465, Figure 8b) beside them. Every model sees the same
-documents. m is the width of the layers (OPT-350m: 1024). What is measured is kept: after an interruption the same
-command goes on. A model that fails does not stop the others; it is named at the end, and the exit status is 1.
+documents. m is the width of the layers (OPT-350m: 1024). What is measured is kept: after an interruption run the same
+command to resume. A model that fails does not stop the others; it is named at the end, and the exit status is 1.
 
     python recipes/llm_loss_vs_width.py --families gpt2 pythia --largest 1024
     python recipes/llm_loss_vs_width.py --toml mine.toml --families mine --corpora stdlib my.jsonl
@@ -17,33 +17,31 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
-from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import tyro
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from llmprobe import console
-from llmprobe.errors import ConfigError, FitError, ProbeError
-from llmprobe.families import Member, columns, load_families
-from llmprobe.fitting.estimator import FitResult, fit
-from llmprobe.fitting.law import PowerLawSum
-from llmprobe.loss.corpus import Corpus, open_corpus
-from llmprobe.loss.evaluate import evaluate_loss
-from llmprobe.loss.language_model import LanguageModel, load_model
-from llmprobe.measure import loss_observations
-from llmprobe.observations import Observation, ObservationStore, with_settings
+from llmprobe.errors import FitError
+from llmprobe.families import Member, load_families, members
+from llmprobe.fitting import FitResult, PowerLawSum, fit
+from llmprobe.loss.corpus import open_corpus
+from llmprobe.measurements import LossSettings, loss_work
+from llmprobe.observations import Observation, ObservationStore
 from llmprobe.report import figures
 from llmprobe.report.published import published_table
+from llmprobe.settings import Count
+from llmprobe.study import run, stored
+from toymodels.executors import Workers
 
 STUDY = "llm_loss_vs_width"
 LAW = PowerLawSum(("m",), offset="group")
 
 
-@dataclass(frozen=True)
-class Config:
+@dataclass(frozen=True, kw_only=True)
+class Config(Workers, LossSettings):
     """Loss of whole families of models against width, on several corpora."""
 
     families: tuple[str, ...] = ("gpt2", "pythia")
@@ -54,53 +52,26 @@ class Config:
     """Files of your own corpora."""
     toml: tuple[str, ...] = ()
     """Files of your own families."""
-    largest: int | None = None
+    largest: Count | None = None
     """Leave out models wider than this."""
-    context: int = 1024
-    """Tokens per window."""
-    max_documents: int = 100
+    max_documents: Count | None = 100
     """Documents of each corpus, from the front."""
-    dtype: str = "float32"
-    """As for `llmprobe loss`."""
-    device: str = "auto"
-    """auto, cpu, cuda or mps."""
     out: Path = Path("runs/llm_loss_vs_width")
     """Where observations, the fit and the figure go."""
 
 
 def main(config: Config) -> int:
     """Measure what is not measured yet, fit, and draw; returns the exit status."""
-    known = load_families(*config.toml)
-    unknown = [name for name in config.families if name not in known]
-    if unknown:
-        raise ConfigError(f"no family {', '.join(unknown)}", expected=f"among {', '.join(known)}")
-    corpora = {name: open_corpus(name, *config.corpora_toml) for name in config.corpora}
-    members = [
-        member
-        for name in config.families
-        for member in known[name].members
-        if config.largest is None or width(member) <= config.largest
-    ]
+    models = members(load_families(*config.toml), config.families, config.largest)
+    corpora = [open_corpus(name, *config.corpora_toml) for name in config.corpora]
     store = ObservationStore(config.out / "observations.jsonl")
-    failed: dict[str, str] = {}
-    for member in tqdm(members, unit="model", desc="losses"):
-        missing = {name: corpus for name, corpus in corpora.items() if not losses(config, store, name, member.id)}
-        if not missing:
-            continue
-        try:
-            model = load_model(member.id, dtype=config.dtype, device=config.device)
-        except ProbeError as error:
-            failed[member.id] = str(error)
-            console.progress(f"{member.id}: {error}")
-            continue
-        for name, corpus in missing.items():
-            try:
-                measure(config, store, model, member, name, corpus, columns(known, member.id))
-            except ProbeError as error:
-                failed[f"{member.id} on {name}"] = str(error)
-                console.progress(f"{member.id} on {name}: {error}")
-    names = {member.id for member in members}
-    show(config, [row for name in config.corpora for row in losses(config, store, name) if row.model in names])
+    work = [
+        loss_work(STUDY, member.id, corpora, config, toml=config.toml, size=member.params or member.m, m=width(member))
+        for _, member in models
+    ]
+    with config.executor() as pool:
+        failed = run(work, store, pool, progress=console.progress)
+    show(config, stored(store, work, "loss"))
     for name, why in failed.items():
         console.say(f"failed: {name}: {why}")
     return 1 if failed else 0
@@ -109,35 +80,6 @@ def main(config: Config) -> int:
 def width(member: Member) -> int:
     """Width of the layers, which the law is in."""
     return member.d_model or member.m
-
-
-def measure(
-    config: Config,
-    store: ObservationStore,
-    model: LanguageModel,
-    member: Member,
-    name: str,
-    corpus: Corpus,
-    about: dict[str, Any],
-) -> None:
-    """Loss of one model on one corpus."""
-    result = evaluate_loss(
-        model, corpus, context=config.context, max_documents=config.max_documents, resume=True, progress=True
-    )
-    rows = loss_observations(STUDY, result, m=width(member), **about)
-    store.append(*(with_settings(row, **asked(config, name)) for row in rows))
-    result.stored()
-
-
-def asked(config: Config, corpus: str) -> dict[str, Any]:
-    """Settings that a loss is looked up by: what was asked for, which a model may not grant."""
-    return {"asked_corpus": corpus} | {f"asked_{n}": getattr(config, n) for n in ("context", "max_documents", "dtype")}
-
-
-def losses(config: Config, store: ObservationStore, corpus: str, *models: str) -> list[Observation]:
-    """Losses on a corpus that were measured with these settings, of all models or of those named."""
-    rows = store.select(study=STUDY, metric="loss", **asked(config, corpus))
-    return [row for row in rows if not models or row.model in models]
 
 
 def fit_widths(rows: Iterable[Observation]) -> FitResult:

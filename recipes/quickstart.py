@@ -16,19 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import tyro
-from llmprobe.measure import LOSS_METRICS, OVERLAP_METRICS, is_measured, loss_observations, overlap_observations
 
 from llmprobe import console
+from llmprobe.errors import SourceError
 from llmprobe.loss.corpus import open_corpus
-from llmprobe.loss.evaluate import evaluate_loss
-from llmprobe.loss.language_model import load_model
-from llmprobe.observations import ObservationStore, Scalar
-from llmprobe.overlap.statistics import overlap_statistics
+from llmprobe.measurements import LossSettings, OverlapSettings, loss_work, overlap_work
+from llmprobe.observations import ObservationStore
 from llmprobe.report.exponents import exponents
 from llmprobe.report.published import published_overlaps
 from llmprobe.report.write import write_report
-from llmprobe.weights.fingerprint import fingerprint
-from llmprobe.weights.unembedding import read_unembedding
+from llmprobe.settings import Count, Natural, Settings
+from llmprobe.study import missing, run
 from toymodels.executors import executor
 from toymodels.superposition.config import WIDTHS, preset
 from toymodels.superposition.runs import sweep
@@ -37,26 +35,26 @@ STUDY = "quickstart"
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     """A first look at a language model and its toy counterpart."""
 
     source: str = "sample:smollm2-135m"
     """The language model."""
     corpus: str = "stdlib"
     """What its loss is measured on."""
-    context: int = 512
+    context: Count = 512
     """Tokens per window."""
-    max_tokens: int = 10240
+    max_tokens: Count = 10240
     """Tokens scored."""
     weight_decays: tuple[float, ...] = (-1.0, 0.3)
     """Toy regimes: growth to unit norm (below zero) gives strong superposition, decay gives weak."""
-    widths: tuple[int, ...] = field(default_factory=lambda: WIDTHS["quick"])
+    widths: tuple[Count, ...] = field(default_factory=lambda: WIDTHS["quick"])
     """Toy widths."""
-    steps: int = field(default_factory=lambda: preset("quick").steps)
+    steps: Count = field(default_factory=lambda: preset("quick").steps)
     """Toy steps."""
-    seed: int = 0
+    seed: Natural = 0
     """Of the toys."""
-    workers: int = 2
+    workers: Count = 2
     """Processes that train toys."""
     out: Path = Path("runs/quickstart")
     """Where observations, figures and the page go."""
@@ -84,24 +82,16 @@ def main(config: Config) -> Path:
 
 def measure_model(config: Config, store: ObservationStore) -> None:
     """Overlaps and loss of the language model."""
-    content = fingerprint(config.source)
-    if not is_measured(store, OVERLAP_METRICS, content=content, study=STUDY, model=config.source):
-        console.progress(f"reading the unembedding of {config.source}")
-        matrix = read_unembedding(config.source)
-        statistics = overlap_statistics(matrix.W, progress=True)
-        store.append(*overlap_observations(STUDY, matrix, statistics))
-    scored: dict[str, Scalar] = {
-        "corpus": open_corpus(config.corpus).name,
-        "context": config.context,
-        "n_samples": config.max_tokens,
-    }
-    if not is_measured(store, LOSS_METRICS, content=content, study=STUDY, model=config.source, **scored):
-        console.progress(f"loading {config.source}; a GGUF file is converted once, which takes half a minute")
-        model = load_model(config.source)
-        result = evaluate_loss(
-            model, open_corpus(config.corpus), context=config.context, max_tokens=config.max_tokens, progress=True
-        )
-        store.append(*loss_observations(STUDY, result, m=model.width))
+    corpus = open_corpus(config.corpus)
+    settings = LossSettings(context=config.context, max_tokens=config.max_tokens)
+    work = [
+        overlap_work(STUDY, config.source, OverlapSettings()),
+        loss_work(STUDY, config.source, [corpus], settings),
+    ]
+    if any(piece.name for piece in missing(store, work)):
+        console.progress(f"measuring {config.source}; a GGUF file is converted once, which takes half a minute")
+    for name, why in run(work, store, unit="measurement").items():
+        raise SourceError(f"{name}: {why}")
 
 
 def train_toys(config: Config, store: ObservationStore) -> None:

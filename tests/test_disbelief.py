@@ -19,7 +19,7 @@ from llmprobe.cli import main
 from llmprobe.errors import CorpusError, ProbeError, SourceError
 from llmprobe.loss.corpus import open_corpus
 from llmprobe.observations import Observation, ObservationStore
-from llmprobe.weights import deadline, ranged_download
+from llmprobe.weights import deadline, patience, ranged_download
 from llmprobe.weights import hub as hub_module
 from llmprobe.weights.fingerprint import fingerprint
 from llmprobe.weights.tensor_cache import file_name
@@ -30,7 +30,7 @@ W = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture
 def repository(tmp_path: Path, hub: LoopbackHub, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> LoopbackHub:
-    monkeypatch.setattr(hub_module, "WAIT", 0.001)
+    monkeypatch.setattr(patience, "WAIT", 0.001)
     (tmp_path / "m").mkdir()
     save_file({"a/w": W, "a--w": W + 1, "lm_head.weight": W + 2}, tmp_path / "m" / "model.safetensors")
     hub.add("me/m", tmp_path / "m")

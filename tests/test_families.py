@@ -56,8 +56,8 @@ def test_a_users_family_needs_no_code_and_wins(tmp_path: Path) -> None:
 def test_schedules_stand_in_the_table(tmp_path: Path) -> None:
     pythia = load_families()["pythia"]
     rates = {member.id.rpartition("-")[2]: plan.peak for member in pythia.members if (plan := schedule(pythia, member))}
-    names = ("70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
-    assert rates == dict(zip(names, (1e-3, 6e-4, 3e-4, 3e-4, 2e-4, 1.6e-4, 1.2e-4, 1.2e-4), strict=True))
+    names = ("14m", "31m", "70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
+    assert rates == dict(zip(names, (1e-3, 1e-3, 1e-3, 6e-4, 3e-4, 2.5e-4, 2e-4, 1.6e-4, 1.2e-4, 1.2e-4), strict=True))
     plan = schedule(pythia, pythia.members[2])
     assert plan is not None
     assert (plan.steps, plan.warmup, plan.final) == (143_000, 1430, 0.1)

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from llmprobe.cli import main
 from llmprobe.errors import SourceError, StoreError
 from llmprobe.weights import hub as hub_module
-from llmprobe.weights import ranged_download
+from llmprobe.weights import patience, ranged_download
 from llmprobe.weights.unembedding import read_unembedding
 
 MB = 1 << 20
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("empty_cache")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "WAIT", 0.001)
+    monkeypatch.setattr(patience, "WAIT", 0.001)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_passing_faults_end_in_the_right_matrix(
 @pytest.mark.parametrize("fault", ["status 503", "cut", "wrong length"])
 def test_lasting_faults_are_one_clear_line(fault: str, big: dict[str, Any], hub: LoopbackHub) -> None:
     hub.add("me/big", big["single-safetensors"]).faults = Counter({fault: 10**6})
-    with pytest.raises(SourceError, match=r"could not be read from byte 0: .*, 6 times; run the command again"):
+    with pytest.raises(SourceError, match=r"from byte 0 could not be read: .*, 6 times; run the command again"):
         read_unembedding("me/big")
 
 

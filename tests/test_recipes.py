@@ -143,7 +143,7 @@ def test_loss_vs_width_over_families_and_corpora(
     before = store.path.read_bytes()
     module.main(config)
     assert store.path.read_bytes() == before
-    with pytest.raises(ConfigError, match="no family three"):
+    with pytest.raises(ConfigError, match="unknown family 'three'"):
         module.main(module.Config(families=("three",), out=tmp_path / "run"))
 
 

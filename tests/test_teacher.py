@@ -219,7 +219,7 @@ def test_each_program_is_kept_when_it_is_done(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("toymodels.teacher.run.learn_biases", killed)
     with pytest.raises(KeyboardInterrupt):
         run_missing(configs, store, device="cpu")
-    assert len(store.keys()) == 8  # the last loss and the exponent of four runs
+    assert len(store.keys()) == 4
     again = run_missing(configs, store, device="cpu")
     assert len(calls) == 4  # one program more, for the fifth run
     assert [r.fit.exponent for r in again] == [r.fit.exponent for r in run_all(configs, device="cpu")]
@@ -246,9 +246,20 @@ def test_the_command_prints_the_contract(capsys: pytest.CaptureFixture[str], tmp
     assert set(arrays) == {"t", "loss", "own", "unsuperposed"}
 
 
+def test_a_curve_without_an_exponent_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = ObservationStore(tmp_path / "observations.jsonl")
+    config = TeacherConfig(n=64, k=32, student="interference", seed=4, time=1.0)  # far from where its loss has halved
+    (first,) = run_missing([config], store)
+    (kept,) = store
+    assert (kept.metric, kept.value) == ("final_loss", first.curve.loss[-1])
+    monkeypatch.setattr("toymodels.teacher.run._trained", lambda configs, **_: iter(()))
+    (again,) = run_missing([config], store)
+    np.testing.assert_array_equal(again.curve.loss, first.curve.loss)
+
+
 def test_the_command_takes_options_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     line = "teacher-student --n 32 --k 16 --a 1.5 --b 0.5 --trains B c --amplitude 1 --core identity --start 0.3 --json"
-    assert main([*line.split(), "--rule", "decay", "--relu", "True"]) == 0
+    assert main([*line.split(), "--rule", "decay", "--relu"]) == 0
     options = {"trains": ("B", "c"), "amplitude": 1.0, "core": "identity", "start": 0.3, "rule": "decay", "relu": True}
     expected = run(TeacherConfig(n=32, k=16, a=1.5, b=0.5, options=options))
     assert json.loads(capsys.readouterr().out)["alpha"] == expected.fit.exponent

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from llmprobe.errors import ConfigError, StoreError
+from llmprobe.measurements import OVERLAP_METRICS
+from llmprobe.overlap.statistics import overlap_statistics
 from toymodels.superposition import training
 from toymodels.superposition.config import PRESETS, WIDTHS, SuperpositionConfig, preset
 from toymodels.superposition.features import Sampler, frequencies
@@ -158,7 +160,6 @@ def test_a_run_that_diverges_says_so() -> None:
         {"steps": 0},
         {"warmup": 1.0},
         {"rate": 0.0},
-        {"amplitude_law": "cauchy"},
         {"weight_decay": 200.0},
         {"bias_start": -1.0},
     ],
@@ -182,7 +183,8 @@ def test_presets_follow_the_paper() -> None:
 def test_observations_carry_what_identifies_a_run() -> None:
     result = train(TINY, device="cpu")
     rows = {row.metric: row for row in result.observations("test")}
-    assert set(rows) == {"loss", "loss_std", "mean_sq_cos", "phi_half", "phi_one"}
+    assert set(rows) == {"loss", "loss_std", "phi_half", "phi_one", *OVERLAP_METRICS}
+    assert rows["superposition"].value == overlap_statistics(result.W).superposition
     loss = rows["loss"]
     assert (loss.unit, loss.source_kind, loss.family, loss.m, loss.n, loss.step) == (
         "1",

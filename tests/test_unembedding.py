@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 
 from llmprobe.errors import SourceError
 from llmprobe.overlap.statistics import overlap_statistics
+from llmprobe.settings import SettingError
 from llmprobe.weights.checkpoint import open_local
 from llmprobe.weights.unembedding import read_unembedding
 
@@ -202,7 +203,7 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"--tensor; there are, for example: head_of_mine\.weight"):
         read_unembedding(str(tmp_path))
     assert read_unembedding(str(tmp_path), tensor="head_of_mine.weight").W.shape == (4, 2)
-    with pytest.raises(SourceError, match=r"--rows 9.*between 2 and 4"):
+    with pytest.raises(SettingError, match=r"vocabulary = 9.*between 2 and the 4 rows"):
         read_unembedding(str(tmp_path), tensor="head_of_mine.weight", rows=9)
     (tmp_path / "notes.txt").write_text("x")
     with pytest.raises(SourceError, match="no known kind of file"):

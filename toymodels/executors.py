@@ -31,20 +31,28 @@ def executor(workers: int = 1, cluster: str | None = None) -> Iterator[Executor 
         yield None
 
 
-@dataclass(frozen=True)
-class Machine(Settings):
-    """Where the runs of a study are trained: the base of a recipe's settings."""
+@dataclass(frozen=True, kw_only=True)
+class Workers(Settings):
+    """Who does the work of a study: part of a recipe's settings."""
 
-    workers: Count = 2
-    """Runs at a time on this machine."""
+    workers: Count = 1
+    """Models or runs at a time on this machine, each in a process of its own."""
     cluster: str | None = None
-    """Address of a dask scheduler to send the runs to instead."""
-    device: Device = "auto"
-    """auto, cpu, cuda or mps."""
+    """Address of a dask scheduler to send them to instead."""
 
     def executor(self) -> AbstractContextManager[Executor | None]:
         """See `executor`."""
         return executor(self.workers, self.cluster)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine(Workers):
+    """Where the runs of a study of toys are trained: the base of a recipe's settings."""
+
+    workers: Count = 2
+    """Runs at a time on this machine."""
+    device: Device = "auto"
+    """auto, cpu, cuda or mps."""
 
 
 @contextmanager

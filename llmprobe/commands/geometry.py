@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from llmprobe import console
+from llmprobe.measurements import MatrixSettings
 from llmprobe.settings import Count, Figure
-from llmprobe.weights.matrix import MatrixSettings
 
 if TYPE_CHECKING:
     import numpy as np

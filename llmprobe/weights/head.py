@@ -2,7 +2,7 @@
 
 The input embedding stands in for a head only where the model ties the two, or where nothing says otherwise and the
 file is whole. Whatever else lies beside the head (a quantizer's scales, an adapter) means that the matrix in the file
-is not the matrix the model multiplies by; it is applied where that is certain and refused elsewhere.
+is not the matrix the model multiplies by, and is refused.
 """
 
 from __future__ import annotations
@@ -45,7 +45,6 @@ WITHIN = re.compile(
     r"((base_model|model|transformer|decoder|backbone|gpt_neox|language_model|text_model|llm|thinker"
     r"|module|_orig_mod|_forward_module|_fsdp_wrapped_module)\.)*"
 )
-SCALES = ("weight_scale", "weight_scale_inv")  # both multiply the stored values
 IDLE = ("bias", "input_scale", "activation_scale")  # beside a head, without a part in its matrix
 
 
@@ -57,8 +56,6 @@ class Head:
     ----------
     name
         Of the tensor in the checkpoint.
-    scale
-        Of the tensor of scales that multiply it, or empty.
     embedding
         Of the input embedding, where that is stored too and the model ties it to the head; else empty.
     is_embedding
@@ -66,7 +63,6 @@ class Head:
     """
 
     name: str
-    scale: str = ""
     embedding: str = ""
     is_embedding: bool = False
 
@@ -97,13 +93,13 @@ def _by_architecture(checkpoint: Checkpoint, architecture: Architecture) -> Head
         )
     # The head's own tensor, or anything beside it, comes before what it may be tied to.
     for parameter in sorted(architecture.twins, key=lambda twin: twin != architecture.head):
-        scale = _scale(checkpoint, _beside(parameter.removesuffix("weight"), parameters))
+        _check_plain(checkpoint, _beside(parameter.removesuffix("weight"), parameters))
         if parameter not in stored:
             continue
         name, input_side = stored[parameter], architecture.embedding in architecture.twins
         _check_shape(checkpoint, name, architecture.shapes[parameter])
         embedding = stored.get(architecture.embedding, "") if input_side and parameter == architecture.head else ""
-        return Head(name, scale, embedding, parameter != architecture.head)
+        return Head(name, embedding, parameter != architecture.head)
     raise SourceError(
         f"{checkpoint.label} does not hold the unembedding of its {type(architecture.model).__name__}",
         expected=f"{' or '.join(sorted(architecture.twins))}"
@@ -118,7 +114,7 @@ def _by_name(checkpoint: Checkpoint) -> Head:
     heads, embeddings = _modules(names, HEADS), _modules(names, EMBEDDINGS)
     embedding = next((f"{stem}.weight" for stem in embeddings if f"{stem}.weight" in names), "")
     for stem in heads:
-        scale = _scale(checkpoint, _beside(f"{stem}.", {name: name for name in names}))
+        _check_plain(checkpoint, _beside(f"{stem}.", {name: name for name in names}))
         name = f"{stem}.weight"
         if embedding and checkpoint.shape(name) != checkpoint.shape(embedding):
             raise SourceError(
@@ -126,7 +122,7 @@ def _by_name(checkpoint: Checkpoint) -> Head:
                 expected=f"that of {embedding}, {list(checkpoint.shape(embedding))}",
                 fix="name the unembedding with --tensor",
             )
-        return Head(name, scale, embedding if says_tied(checkpoint.config) else "")
+        return Head(name, embedding if says_tied(checkpoint.config) else "")
     if not embedding:
         raise SourceError(
             f"{checkpoint.label} has no tensor with a known name of an unembedding",
@@ -147,8 +143,8 @@ def _by_name(checkpoint: Checkpoint) -> Head:
         )
     if says_tied(checkpoint.config) is None and checkpoint.config.get("format") != "gguf":
         _check_no_rival(checkpoint, embedding)
-    scale = _scale(checkpoint, _beside(embedding.removesuffix("weight"), {name: name for name in names}))
-    return Head(embedding, scale, is_embedding=True)
+    _check_plain(checkpoint, _beside(embedding.removesuffix("weight"), {name: name for name in names}))
+    return Head(embedding, is_embedding=True)
 
 
 def says_tied(config: Mapping[str, Any]) -> bool | None:
@@ -165,34 +161,6 @@ def says_tied(config: Mapping[str, Any]) -> bool | None:
     return bool(getattr(CONFIG_MAPPING[kind](), "tie_word_embeddings", False)) if kind in CONFIG_MAPPING else None
 
 
-def dequantized(values: Any, scale: Any, config: Mapping[str, Any], label: str) -> Any:
-    """FP8 values times their scales: one for all, one a row, or one a block; shapes [n, m] and [], [n, 1] or [a, b].
-
-    Raises
-    ------
-    SourceError
-        The scales fit no such blocks.
-    """
-    scale = scale.float()
-    if scale.numel() == 1:
-        return values.float() * scale.reshape(1, 1)
-    n, m = values.shape
-    grid = tuple(scale.shape) if scale.ndim == 2 else (len(scale), 1) if scale.ndim == 1 else ()
-    block = (config.get("quantization_config") or {}).get("weight_block_size")
-    sizes = [tuple(block)] if block and grid != (n, 1) else [(128, 128)]
-    sizes += [(n // grid[0], m // grid[1])] if grid and n % grid[0] == 0 and m % grid[1] == 0 and not block else []
-    sizes += [(1, m)] if grid == (n, 1) else []
-    for rows, columns in sizes:
-        if grid == (-(-n // rows), -(-m // columns)):
-            grown = scale.reshape(grid).repeat_interleave(rows, 0)[:n].repeat_interleave(columns, 1)[:, :m]
-            return values.float() * grown
-    raise SourceError(
-        f"the scales of the unembedding of {label} have shape {list(scale.shape)} beside a matrix {[n, m]}",
-        expected="one scale for all, one a row, or one a block",
-        fix="take the unquantized model",
-    )
-
-
 def _modules(names: Sequence[str], known: Sequence[str]) -> list[str]:
     """Stems of modules of known names that have a tensor, in the order of `known`, the least nested first."""
     found = []
@@ -207,17 +175,15 @@ def _beside(stem: str, meanings: Mapping[str, str]) -> dict[str, str]:
     return {meaning.removeprefix(stem): name for name, meaning in meanings.items() if meaning.startswith(stem)}
 
 
-def _scale(checkpoint: Checkpoint, beside: Mapping[str, str]) -> str:
-    """The scales beside a matrix; refuses whatever else lies there."""
-    scales = [beside[end] for end in SCALES if end in beside]
-    strange = sorted(name for end, name in beside.items() if end not in ("weight", *IDLE, *SCALES))
-    if strange or len(scales) > 1 or (beside and "weight" not in beside and set(beside) - set(IDLE)):
+def _check_plain(checkpoint: Checkpoint, beside: Mapping[str, str]) -> None:
+    """Refuse a matrix with anything beside it that has a part in its values."""
+    strange = sorted(name for end, name in beside.items() if end not in ("weight", *IDLE))
+    if strange:
         raise SourceError(
             f"the unembedding of {checkpoint.label} is stored as {', '.join(sorted(beside.values())[:4])}",
             expected="one matrix of floats",
             fix="quantized heads and adapters are not measured: take the unquantized model, or merge the adapter",
         )
-    return scales[0] if scales else ""
 
 
 def _check_no_rival(checkpoint: Checkpoint, embedding: str) -> None:

@@ -8,7 +8,6 @@ reach. Endpoint, token and offline mode are `huggingface_hub`'s own (`HF_ENDPOIN
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -38,16 +37,14 @@ from llmprobe.cache import cache_dir
 from llmprobe.errors import SourceError
 from llmprobe.weights.byte_source import ByteSource, LocalFile, LocalTree, buffer, check_range
 from llmprobe.weights.checkpoint import TreeCheckpoint
-from llmprobe.weights.deadline import ANSWER_SECONDS, SLOWEST, within
+from llmprobe.weights.deadline import ANSWER_SECONDS, SLOWEST
+from llmprobe.weights.patience import patiently
 from llmprobe.weights.ranged_download import fetch_pieces
 from llmprobe.weights.tensor import StoredTensor
 from llmprobe.weights.tensor_cache import KeptTensors, file_name
 
 log = logging.getLogger(__name__)
-TRIES = 6
-WAIT = 0.5  # seconds before the first retry, doubled each time
 ERROR_BYTES = 64 << 10  # of an error's page that are read
-RETRIED = {408, 429, 500, 502, 503, 504}
 
 
 class RangesRefusedError(Exception):
@@ -63,8 +60,8 @@ class HubFile:
         self._url = hf_hub_url(repo, name, revision=commit)
         self._whole: LocalFile | None = None
         with explained(repo, commit):
-            ask = partial(get_hf_file_metadata, self._url, retry_on_errors=True)
-            facts = within(ANSWER_SECONDS, f"the question for {self.name}", ask)
+            ask = partial(get_hf_file_metadata, self._url)
+            facts = patiently(self.name, ANSWER_SECONDS, ask)
         if facts.size is None:
             raise SourceError(f"the Hub does not give the size of {self.name}", fix="try again later")
         self.size, self._identity = facts.size, f"{facts.etag}|{commit}|{name}"
@@ -88,28 +85,9 @@ class HubFile:
         return data
 
     def _piece(self, offset: int, length: int) -> bytes:
-        """One range; the limit in time holds for all tries together."""
+        """One range, whole."""
         seconds = ANSWER_SECONDS + length / SLOWEST
-        return within(seconds, f"{self.name} from byte {offset}", partial(self._tried, offset, length))
-
-    def _tried(self, offset: int, length: int) -> bytes:
-        """One range, tried again when the server is busy or the connection breaks."""
-        problem = ""
-        for attempt in range(TRIES):
-            if attempt:
-                time.sleep(WAIT * 2 ** (attempt - 1))
-            try:
-                return self._request(offset, length)
-            except httpx2.TransportError as error:
-                problem = f"{type(error).__name__} {error}".strip()
-            except HfHubHTTPError as error:
-                if error.response is None or error.response.status_code not in RETRIED:
-                    raise
-                problem = f"status {error.response.status_code}"
-        raise SourceError(
-            f"{self.name} could not be read from byte {offset}: {problem}, {TRIES} times",
-            fix="run the command again: it goes on from the pieces that arrived",
-        )
+        return patiently(f"{self.name} from byte {offset}", seconds, partial(self._request, offset, length))
 
     def _request(self, offset: int, length: int) -> bytes:
         span = f"{offset}-{offset + length - 1}"
@@ -155,7 +133,7 @@ class HubTree:
     def __init__(self, repo: str, revision: str) -> None:
         with explained(repo, revision):
             ask = partial(HfApi().model_info, repo, revision=revision)
-            info = within(ANSWER_SECONDS, f"the question for {repo}", ask)
+            info = patiently(repo, ANSWER_SECONDS, ask, broken=False)
         self.repo, self.revision, self.label = repo, str(info.sha), f"{repo}@{revision}"
         self._names = [file.rfilename for file in info.siblings or ()]
 

@@ -13,14 +13,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llmprobe.errors import SourceError
+from llmprobe.settings import SettingError
 from llmprobe.weights.checkpoint import Checkpoint
-from llmprobe.weights.head import SCALES, Head, dequantized, find_head
+from llmprobe.weights.head import Head, find_head
 from llmprobe.weights.source import parse_source
 from llmprobe.weights.tensor import StoredTensor
 
 if TYPE_CHECKING:
     from llmprobe.weights.architecture import Architecture
 
+SCALES = ("weight_scale", "weight_scale_inv", ".scales", ".scale")
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 
@@ -89,8 +91,8 @@ def read_unembedding(
             fix="save the model with its weights gathered, or name another tensor with --tensor",
         )
     stored = checkpoint.read(head.name)
-    W = _values(checkpoint, stored, head)
-    W = W if rows is None else W[: _checked_rows(rows, len(W), source)]
+    _check_values(checkpoint, stored)
+    W = stored.values if rows is None else stored.values[: _checked_rows(rows, len(stored.values), source)]
     if fold_gain:
         W = W.float() * _final_gain(checkpoint, architecture)
     return Unembedding(
@@ -126,26 +128,18 @@ def _named(checkpoint: Checkpoint, tensor: str) -> Head:
             expected="one",
             fix=f"there are, for example: {', '.join(found[:6] or names[:6])}",
         )
-    stem = found[0].removesuffix("weight")
-    scale = next((f"{stem}{scale}" for scale in SCALES if f"{stem}{scale}" in names), "")
-    return Head(found[0], scale, is_embedding="embed" in tensor or "wte" in tensor)
+    return Head(found[0], is_embedding="embed" in tensor or "wte" in tensor)
 
 
-def _values(checkpoint: Checkpoint, stored: StoredTensor, head: Head) -> Tensor:
-    if stored.values.dtype not in FLOAT8:
-        if head.scale:
-            raise SourceError(f"{head.scale} lies beside {head.name}, which is {stored.dtype}", expected="FP8 values")
-        return stored.values
-    if head.scale:
-        scale = checkpoint.read(head.scale).values
-        return dequantized(stored.values, scale, checkpoint.config, checkpoint.label)
-    if "quantization_config" in checkpoint.config or any(name.endswith(SCALES) for name in checkpoint.names()):
+def _check_values(checkpoint: Checkpoint, stored: StoredTensor) -> None:
+    """Refuse FP8 values that scales somewhere in the file may multiply."""
+    scaled = "quantization_config" in checkpoint.config or any(name.endswith(SCALES) for name in checkpoint.names())
+    if stored.values.dtype in FLOAT8 and scaled:
         raise SourceError(
-            f"{head.name} of {checkpoint.label} is FP8 without a scale beside it",
-            expected=" or ".join(f"{head.name.removesuffix('weight')}{scale}" for scale in SCALES),
+            f"{stored.name} of {checkpoint.label} is FP8 in a quantized checkpoint",
+            expected="one matrix of floats",
             fix="take the unquantized model",
         )
-    return stored.values
 
 
 def _equals_embedding(checkpoint: Checkpoint, head: Head, stored: StoredTensor) -> bool:
@@ -184,5 +178,5 @@ def _norm(checkpoint: Checkpoint, architecture: Architecture | None) -> tuple[st
 
 def _checked_rows(rows: int, n: int, source: str) -> int:
     if not 2 <= rows <= n:
-        raise SourceError(f"--rows {rows} of {source}, which has {n}", expected=f"between 2 and {n}")
+        raise SettingError("vocabulary", rows, f"between 2 and the {n} rows of {source}")
     return rows

@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, wait
+from concurrent.futures import Executor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from llmprobe.device import pick_device
-from llmprobe.errors import ConfigError, StoreError
+from llmprobe.errors import StoreError
 from llmprobe.names import printable
 from llmprobe.observations import Observation, ObservationStore
+from llmprobe.study import handed_out
 from toymodels.processes import Processes, report
 from toymodels.superposition.checkpoint import forget_checkpoint
 from toymodels.superposition.config import SuperpositionConfig
 from toymodels.superposition.result import METRICS, SuperpositionResult, identities
 from toymodels.superposition.training import shared_settings, train_replicas
-
-ATTEMPTS = 3  # how often a run is handed out before workers that keep dying are an error
-GLANCE = 0.5  # seconds between two looks at the workers' progress
 
 
 def sweep(
@@ -157,29 +156,10 @@ class _Work:
             return
         # the longest first: widths differ in cost, and the last to start should be a short one
         order = sorted(self.units, key=lambda unit: -sum(c.m * c.steps for c in self.units[unit]))
-        attempts = dict.fromkeys(order, 0)
-        waiting: dict[Future[list[SuperpositionResult]], tuple[int, ...]] = {}
-        while order or waiting:
-            for unit in order:
-                attempts[unit] += 1
-                waiting[pool.submit(_work, self.units[unit], **self.options[unit])] = unit
-            order = []
-            done, _ = wait(waiting, timeout=GLANCE, return_when=FIRST_COMPLETED)
-            for future in done:
-                unit = waiting.pop(future)
-                try:
-                    found = future.result()
-                except BrokenExecutor as error:
-                    if attempts[unit] == ATTEMPTS:
-                        raise ConfigError(
-                            f"workers died {ATTEMPTS} times in a run of m = {self.units[unit][0].m}",
-                            fix="look for a lack of memory; the same command goes on from what is finished",
-                        ) from error
-                    order.append(unit)
-                else:
-                    yield from zip(unit, found, strict=True)
-                    self._count(pool, sum(c.steps for c in self.units[unit]))
-            self._count(pool, 0)
+        calls = {unit: partial(_work, self.units[unit], **self.options[unit]) for unit in order}
+        for unit, result in handed_out(pool, calls, tick=lambda: self._count(pool, 0)):
+            yield from zip(unit, result(), strict=True)
+            self._count(pool, sum(c.steps for c in self.units[unit]))
 
     def _count(self, pool: Executor, steps: int) -> None:
         if isinstance(pool, Processes):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -224,8 +223,8 @@ class TeacherResult:
             "warnings": list(self.warnings),
         }
 
-    def observations(self, study: str = "teacher_student") -> list[Observation]:
-        """The last loss, under whose key the curve belongs (see `arrays`), and the exponent where there is one."""
+    def observation(self, study: str = "teacher_student") -> Observation:
+        """The exponent, or the last loss where no exponent can be read; the curve belongs beside it, see `arrays`."""
         c = self.config
         about: dict[str, Any] = {"family": "teacher-student", "m": c.dimensions, "n": c.n}
         record = {
@@ -236,13 +235,13 @@ class TeacherResult:
             "rate": self.curve.rate,
             "dead": self.curve.dead,
         }
-        rows = [identity(c, study, "final_loss").observe(float(self.curve.loss[-1]), record=record, **about)]
-        with suppress(FitError):
+        try:
             error = self.fit.stderr if math.isfinite(self.fit.stderr) else None
             about |= {"stderr": error, "n_samples": self.fit.window.n_points}
             record |= finite(self.to_dict(details=True))
-            rows.append(identity(c, study, "time_exponent").observe(self.fit.exponent, record=record, **about))
-        return rows
+        except FitError:
+            return identity(c, study, "final_loss").observe(float(self.curve.loss[-1]), record=record, **about)
+        return identity(c, study, "time_exponent").observe(self.fit.exponent, record=record, **about)
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The curve, to be kept under the observation's key."""

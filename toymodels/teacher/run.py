@@ -133,8 +133,8 @@ def run_missing(
     stored = {row.key: row for row in store}
     found: dict[int, TeacherResult] = {}
     for index, config in enumerate(configs):
-        row = stored.get(identity(config, study, "final_loss").key)
-        if row is not None:
+        keys = [identity(config, study, metric).key for metric in ("time_exponent", "final_loss")]
+        if row := next((stored[key] for key in keys if key in stored), None):
             arrays, record = store.load_arrays(row.key), row.provenance.record
             numbers = (record[name] for name in ("first_loss", "zero_loss", "rate", "dead"))
             curve = Curve(arrays["t"], arrays["loss"], arrays["own"], *numbers)
@@ -142,7 +142,7 @@ def run_missing(
     missing = [index for index in range(len(configs)) if index not in found]
     for place, result in _trained([configs[index] for index in missing], **options):
         found[missing[place]] = result
-        rows = result.observations(study)
-        store.save_arrays(rows[0].key, result.arrays())
-        store.append(*rows)
+        row = result.observation(study)
+        store.save_arrays(row.key, result.arrays())
+        store.append(row)
     return [found[index] for index in range(len(configs))]
