@@ -51,7 +51,7 @@ def _work(part: Sequence[SoftmaxConfig], study: str, device: str, threads: int) 
     measure = partial(_measure, tuple(part), study, device, threads)
     c = part[0]
     name = f"softmax, {c.optimizer}, seed {c.seed}, {len(part)} runs"
-    return studies.Work(name, identities, measure, size=float(c.steps * len(part)))
+    return studies.Work(name, identities, measure, size=c.steps * len(part))
 
 
 def _measure(
