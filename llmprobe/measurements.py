@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -156,6 +156,19 @@ def overlap_work(study: str, source: str, settings: OverlapSettings, *, size: in
     )
 
 
+def control_work(study: str, source: str, settings: OverlapSettings) -> Work:
+    """Gaussian rows of a model's n, m and norms, measured like the model: what random directions would have shown."""
+    from llmprobe.weights.fingerprint import fingerprint
+
+    own = {**settings.identity(), "control": "gaussian"}
+    name = f"random rows like {source}"
+    identities = tuple(
+        Identity(study=study, source_kind="toy", metric=m, model=name, settings=own) for m in OVERLAP_METRICS
+    )
+    measure = partial(_controls, _only(OverlapSettings, settings), source)
+    return Work(name, identities, measure, fingerprint(source))
+
+
 def loss_work(
     study: str, source: str, corpora: Sequence[Corpus], settings: LossSettings, *, toml: Sequence[str] = (),
     size: int = 0, **about: Any,
@@ -248,6 +261,17 @@ def _overlaps(settings: OverlapSettings, about: dict[str, Any], wanted: tuple[Id
     matrix = settings.read(source)
     statistics = settings.measure(matrix, progress=True)
     yield overlap_result(wanted, matrix, statistics, **(family_columns(source, settings.toml) | about))
+
+
+def _controls(settings: OverlapSettings, source: str, wanted: tuple[Identity, ...]) -> Iterator[Result]:
+    from llmprobe.overlap.controls import gaussian_rows
+    from llmprobe.weights.fingerprint import fingerprint
+
+    matrix = settings.read(source)
+    control = replace(matrix, W=gaussian_rows(matrix.W, seed=settings.seed))
+    statistics = settings.measure(control, progress=True)
+    record = {"content": fingerprint(source), "method": statistics.method}
+    yield Result(overlap_rows(wanted, statistics, record, family="control"))
 
 
 def _losses(

@@ -20,7 +20,7 @@ import tyro
 from llmprobe import console
 from llmprobe.errors import SourceError
 from llmprobe.loss.corpus import open_corpus
-from llmprobe.measurements import LossSettings, OverlapSettings, loss_work, overlap_work
+from llmprobe.measurements import LossSettings, OverlapSettings, control_work, loss_work, overlap_work
 from llmprobe.observations import ObservationStore
 from llmprobe.report.exponents import exponents
 from llmprobe.report.published import published_overlaps
@@ -86,6 +86,7 @@ def measure_model(config: Config, store: ObservationStore) -> None:
     settings = LossSettings(context=config.context, max_tokens=config.max_tokens)
     work = [
         overlap_work(STUDY, config.source, OverlapSettings()),
+        control_work(STUDY, config.source, OverlapSettings(method="sampled")),
         loss_work(STUDY, config.source, [corpus], settings),
     ]
     if any(piece.name for piece in missing(store, work)):

@@ -8,6 +8,8 @@ the share phi of such rows; what the paper counts in toys, rows longer than 1/2 
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jaxtyping import Float
 from torch import Tensor
 
@@ -34,3 +36,34 @@ def superposition(phi: float, n: int, m: int) -> float:
     if n <= m:
         return float("nan")
     return min(1.0, max(0.0, (phi - m / n) / (1 - m / n)))
+
+
+WEAK, STRONG = 0.1, 0.5  # of the superposition coordinate: below the one weak, above the other strong
+NEAR_RANDOM = 10.0  # centered mean c² in units of 1/m up to which the rows fill their dimensions
+
+RULE = (
+    f"strong: the superposition coordinate is above {STRONG:g} by two standard errors and the centered mean c² is "
+    f"below {NEAR_RANDOM:g}/m; weak: the coordinate is below {WEAK:g} by two standard errors; else it cannot be told"
+)
+
+Regime = Literal["strong", "weak", "cannot tell"]
+
+
+def regime(coordinate: float, stderr: float, centered_sq_times_m: float) -> Regime:
+    """The regime of a matrix by `RULE`.
+
+    A weak toy and a strong one lie near 0 and 1; so do Gaussian rows near 1, without any training, so that being
+    strong is necessary for superposition to explain a loss and no evidence of learning.
+
+    Parameters
+    ----------
+    coordinate, stderr
+        Superposition coordinate and its standard error.
+    centered_sq_times_m
+        Centered mean c² times m: 1 for random directions; NaN where it is not known.
+    """
+    if coordinate + 2 * stderr < WEAK:
+        return "weak"
+    if coordinate - 2 * stderr > STRONG and centered_sq_times_m < NEAR_RANDOM:
+        return "strong"
+    return "cannot tell"

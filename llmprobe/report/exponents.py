@@ -9,16 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import islice
+from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from llmprobe.errors import FitError
 from llmprobe.fitting.alternatives import compare_curves
 from llmprobe.fitting.estimator import FitResult, fit
 from llmprobe.fitting.law import Offset, PowerLawSum
-from llmprobe.report.published import published_exponents
+from llmprobe.report.published import PublishedExponent, published_exponents
 
 Kind = Literal["toy", "llm", "published"]
 
@@ -67,6 +67,7 @@ QUESTIONS = (
     Question("overlap vs width", "published", "mean_sq_cos", ()),
     Question("loss vs training", "llm", "loss", ("model", "corpus"), x="tokens", offset="shared", fewest=5),
 )
+MOST_CURVES, COMPARED = 200, 40  # curves of a question that are fitted, and set beside other curves
 TIME_EXPONENT = "time_exponent"  # a metric that is an exponent already, fitted where its curve was trained
 
 
@@ -74,36 +75,53 @@ TIME_EXPONENT = "time_exponent"  # a metric that is an exponent already, fitted 
 class Exponent:
     """One exponent with what it rests on.
 
-    `fit` is None for figures taken as printed; `x_range` is the smallest and largest x fitted.
+    Attributes
+    ----------
+    name, quantity
+        Of what, and what falls with what.
+    kind, about
+        Where it comes from, and whether it is of a ``toy`` or of language models (``llm``).
+    value, stderr, ci95
+        The exponent with its standard error and 95 % interval; NaN where it is not identified.
+    n_points, x_range
+        Points fitted, and the smallest and largest x.
+    warnings
+        What a reader must know, in sentences.
+    fit
+        None for figures taken as printed.
+    source
+        Where a published figure stands.
+    family, keys
+        Of the observations fitted.
+    best_curve
+        The curve with the lowest corrected Akaike criterion and its share of the evidence; empty if untold.
     """
 
     name: str
     quantity: str
     kind: Kind
+    about: Literal["toy", "llm"]
     value: float
     stderr: float
     ci95: tuple[float, float]
-    n_points: int
-    x_range: tuple[float, float]
-    warnings: tuple[str, ...]
+    n_points: int = 0
+    x_range: tuple[float, float] = (math.nan, math.nan)
+    warnings: tuple[str, ...] = ()
     fit: FitResult | None = None
     source: str = "this run"
+    family: str = ""
+    keys: tuple[str, ...] = ()
+    best_curve: str = ""
+
+    @property
+    def title(self) -> str:
+        """Its name, and whether it is a printed figure."""
+        return self.name if self.kind != "published" or self.fit else f"{self.name}, as printed"
 
     @property
     def sigmas_from_one(self) -> float:
         """Distance from 1 in standard errors; NaN without one."""
         return (self.value - 1) / self.stderr if self.stderr > 0 else math.nan
-
-    @property
-    def best_curve(self) -> str:
-        """The curve with the lowest corrected Akaike criterion and its share of the evidence; empty if untold."""
-        if self.fit is None or self.fit.law.grouped:
-            return ""
-        try:
-            best = compare_curves(self.fit)[0]
-        except FitError:
-            return ""
-        return f"{best.name} ({best.weight:.0%})" if math.isfinite(best.aicc) else "too few points to tell"
 
 
 @dataclass(frozen=True)
@@ -124,7 +142,7 @@ def differences(found: Sequence[Exponent]) -> list[Difference]:
         Difference(toy.name, real.name, toy.quantity, toy.value - real.value, math.hypot(toy.stderr, real.stderr))
         for toy in usable
         for real in usable
-        if toy.kind == "toy" and real.kind != "toy" and toy.quantity == real.quantity and "toy" not in real.name
+        if toy.kind == "toy" and real.about == "llm" and toy.quantity == real.quantity
     ]
 
 
@@ -137,15 +155,21 @@ def exponents(frame: pd.DataFrame) -> list[Exponent]:
         `ObservationStore.frame()`.
     """
     found = [exponent for question in QUESTIONS for exponent in _answers(question, frame)]
-    found += _measured_in_time(frame)
-    for row in published_exponents():
-        stderr = math.nan if row.stderr is None else row.stderr
-        ci95 = (row.value - 1.96 * stderr, row.value + 1.96 * stderr)
-        nothing = (math.nan, math.nan)
-        found.append(
-            Exponent(row.name, row.quantity, "published", row.value, stderr, ci95, 0, nothing, (), None, row.source)
-        )
-    return found
+    return [*found, *_measured_in_time(frame), *map(_published, published_exponents())]
+
+
+def _published(row: PublishedExponent) -> Exponent:
+    stderr = math.nan if row.stderr is None else row.stderr
+    return Exponent(
+        name=row.name,
+        quantity=row.quantity,
+        kind="published",
+        about=row.about,
+        value=row.value,
+        stderr=stderr,
+        ci95=(row.value - 1.96 * stderr, row.value + 1.96 * stderr),
+        source=row.source,
+    )
 
 
 def curves(question: Question, frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -181,34 +205,51 @@ def _setting(column: str, value: object) -> str:
 def _answers(question: Question, frame: pd.DataFrame) -> Iterator[Exponent]:
     if frame.empty:
         return
-    law = PowerLawSum((question.x,), offset=question.offset)
-    for name, rows in curves(question, frame):
-        x = rows[question.x].to_numpy(dtype=float)
-        if len(np.unique(x)) < question.fewest:
-            continue
-        group = rows[list(question.groups)].agg("/".join, axis=1).to_numpy() if question.groups else None
-        span = (float(x.min()), float(x.max()))
-        try:
-            result = fit(law, x, rows["value"].to_numpy(dtype=float), group=group)
-        except FitError as error:
-            nan = (math.nan, math.nan)
-            yield Exponent(
-                name, question.quantity, question.source_kind, math.nan, math.nan, nan, len(x), span, (str(error),)
-            )
-            continue
-        exponent = f"alpha_{question.x}"
-        yield Exponent(
-            name=name,
-            quantity=question.quantity,
-            kind=question.source_kind,
-            value=result.params[exponent],
-            stderr=result.stderr[exponent],
-            ci95=result.ci95[exponent],
-            n_points=result.n_points,
-            x_range=span,
-            warnings=result.warnings,
-            fit=result,
-        )
+    for number, (name, rows) in enumerate(islice(curves(question, frame), MOST_CURVES)):
+        if rows[question.x].nunique() >= question.fewest:
+            yield _answer(question, name, rows, compared=number < COMPARED)
+
+
+def _answer(question: Question, name: str, rows: pd.DataFrame, *, compared: bool) -> Exponent:
+    """The exponent of one curve; NaN, with the reason as a warning, where it cannot be fitted."""
+    x = rows[question.x].to_numpy(dtype=float)
+    group = rows[list(question.groups)].agg("/".join, axis=1).to_numpy() if question.groups else None
+    families = set(rows["family"])
+    about: dict[str, Any] = {
+        "name": name,
+        "quantity": question.quantity,
+        "kind": question.source_kind,
+        "about": "toy" if question.source_kind == "toy" else "llm",
+        "n_points": len(x),
+        "x_range": (float(x.min()), float(x.max())),
+        "family": families.pop() if len(families) == 1 else "",
+        "keys": tuple(rows["key"]),
+    }
+    try:
+        law = PowerLawSum((question.x,), offset=question.offset)
+        result = fit(law, x, rows["value"].to_numpy(dtype=float), group=group)
+    except FitError as error:
+        return Exponent(**about, value=math.nan, stderr=math.nan, ci95=(math.nan, math.nan), warnings=(str(error),))
+    exponent = f"alpha_{question.x}"
+    return Exponent(
+        **about,
+        value=result.params[exponent],
+        stderr=result.stderr[exponent],
+        ci95=result.ci95[exponent],
+        warnings=result.warnings,
+        fit=result,
+        best_curve=_best_curve(result) if compared else "",
+    )
+
+
+def _best_curve(result: FitResult) -> str:
+    if result.law.grouped:
+        return ""
+    try:
+        best = compare_curves(result)[0]
+    except FitError:
+        return ""
+    return f"{best.name} ({best.weight:.0%})" if math.isfinite(best.aicc) else "too few points to tell"
 
 
 def _measured_in_time(frame: pd.DataFrame) -> Iterator[Exponent]:
@@ -224,6 +265,14 @@ def _measured_in_time(frame: pd.DataFrame) -> Iterator[Exponent]:
         fitted = [e for e in group["stderr"] if e is not None and math.isfinite(e)]
         stderr = spread if count > 1 else (fitted[0] if fitted else math.nan)
         name = ", ".join(f"{column} = {v:g}" if isinstance(v, int | float) else str(v) for column, v in at.items())
-        interval = (value - 1.96 * stderr, value + 1.96 * stderr)
-        nothing = (math.nan, math.nan)
-        yield Exponent(name, "loss vs training time", "toy", value, stderr, interval, count, nothing, ())
+        yield Exponent(
+            name=name,
+            quantity="loss vs training time",
+            kind="toy",
+            about="toy",
+            value=value,
+            stderr=stderr,
+            ci95=(value - 1.96 * stderr, value + 1.96 * stderr),
+            n_points=count,
+            keys=tuple(group["key"]),
+        )

@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from html import escape
-from itertools import cycle
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,9 @@ from matplotlib.figure import Figure
 
 from llmprobe.cache import atomic
 from llmprobe.names import drawn, printable
+from llmprobe.overlap.regime import STRONG, WEAK
 from llmprobe.report.exponents import QUESTIONS, Exponent, curves
+from llmprobe.report.measured import Matrix
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +35,11 @@ if TYPE_CHECKING:
 INK = "#1a2b3c"
 COLOURS = ("#3b82c4", "#e07b39", "#3a9e5f", "#b45fb0", "#c9483f", "#8a8d3a", "#5b6bc0", "#c08a2d")
 MARKERS = {"toy": "o", "llm": "s", "published": "D"}
+MOST_DRAWN = 40  # curves of a figure
+LINES = 12  # of the dial or the forest, where there could be any number
+HOVERED = 200  # points of a curve that have a label of their own
 KIND_COLOURS = {"toy": COLOURS[0], "llm": COLOURS[1], "published": "#8c8c8c"}
+DIAL = {"llm": (KIND_COLOURS["llm"], "s"), "control": ("#8c8c8c", "x"), "toy": (KIND_COLOURS["toy"], "o")}
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -62,7 +68,7 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
         fits = {exponent.name: exponent.fit for exponent in found if exponent.quantity == quantity}
         plotted: set[str] = set()
         for question in (q for q in QUESTIONS if q.quantity == quantity):
-            for name, rows in curves(question, frame):
+            for name, rows in islice(curves(question, frame), MOST_DRAWN):
                 colour, result = next(colours), fits.get(name)
                 new = rows[~rows["key"].isin(plotted)]  # a point belongs to the first curve that has it
                 plotted |= set(new["key"])
@@ -88,7 +94,7 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
 
 def forest(found: Sequence[Exponent], quantity: str = "loss vs width") -> Figure:
     """Every exponent of a quantity on one axis, with its 95 % interval; toy, real and published apart by colour."""
-    rows = [e for e in found if e.quantity == quantity and math.isfinite(e.value)]
+    rows = [e for e in found if e.quantity == quantity and math.isfinite(e.value)][-MOST_DRAWN:]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.9 + 0.34 * max(1, len(rows))))
         axes = figure.subplots()
@@ -107,24 +113,38 @@ def forest(found: Sequence[Exponent], quantity: str = "loss vs width") -> Figure
         return figure
 
 
-def regime(frame: pd.DataFrame) -> Figure:
-    """Superposition coordinate against n/m: toys and language models on the same two axes."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 3.6))
+def dial(matrices: Sequence[Matrix]) -> Figure:
+    """Superposition coordinate on one axis: each model, and beside them controls and toys."""
+    rows = _dial_rows([m for m in matrices if math.isfinite(m.value("superposition"))])
+    with _drawing(STYLE):
+        figure = Figure(figsize=(6.4, 0.9 + 0.34 * max(3, len(rows))))
         axes = figure.subplots()
-        rows = frame[(frame["metric"] == "superposition") & (frame["n"] > 0) & (frame["m"] > 0)]
-        for (kind, family), group in rows.groupby(["source_kind", "family"], sort=True):
-            colour = {"toy-strong": COLOURS[0], "toy-weak": COLOURS[2]}.get(family, KIND_COLOURS[kind])
-            name = drawn(str(family).replace("toy-", "toy ")) or "language models"
-            shown = group.assign(m=group["n"] / group["m"])
-            _points(axes, shown, colour, MARKERS[kind], "superposition", models=group)
-            axes.plot([], [], color=colour, marker=MARKERS[kind], ls="", label=name)
-        axes.axhline(0, color=INK, lw=0.6, ls=":")
-        axes.axhline(1, color=INK, lw=0.6, ls=":")
-        axes.set(xscale="log", xlabel="rows per dimension, n/m", ylabel="superposition", ylim=(-0.08, 1.08))
-        axes.set_title("0: only m of n rows are represented · 1: all are")
-        axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        axes.axvspan(-0.04, WEAK, color=COLOURS[2], alpha=0.12, lw=0)
+        axes.axvspan(STRONG, 1.04, color=COLOURS[0], alpha=0.12, lw=0)
+        for y, (_, group) in enumerate(reversed(rows)):
+            colour, marker = DIAL[group[0].kind]
+            for matrix in group:
+                value, error = matrix.value("superposition"), matrix.errors.get("superposition", 0.0)
+                axes.plot([value - 2 * error, value + 2 * error], [y, y], color=colour, lw=2, solid_capstyle="butt")
+                text = f"{matrix.name}: {value:.3f} (n = {matrix.n}, m = {matrix.m})"
+                axes.plot([value], [y], color=colour, marker=marker, ms=6, alpha=0.8, gid=_label(text))
+        axes.set_yticks(range(len(rows)), [drawn(name) for name, _ in reversed(rows)])
+        axes.set(xlim=(-0.04, 1.04), ylim=(-0.6, len(rows) - 0.4), xlabel="superposition (shaded: weak, strong)")
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
         return figure
+
+
+def _dial_rows(known: Sequence[Matrix]) -> list[tuple[str, list[Matrix]]]:
+    """Lines of the dial: one a model where these are few, then random rows, then toys by family."""
+    models = [m for m in known if m.kind == "llm"]
+    rows = [(m.name, [m]) for m in models] if len(models) <= LINES else [("language models", models[:HOVERED])]
+    controls = [m for m in known if m.kind == "control"]
+    rows += [("random rows", controls[:HOVERED])] if controls else []
+    toys = [m for m in known if m.kind == "toy"]
+    for family in sorted({m.family for m in toys})[:LINES]:
+        rows.append((family.replace("toy-", "toy, "), [m for m in toys if m.family == family][:HOVERED]))
+    return rows
 
 
 def geometry(spread: Distribution, bins: Sequence[FrequencyBin], m: int) -> Figure:
@@ -182,16 +202,15 @@ def _drawing(style: Any) -> Iterator[None]:
         yield
 
 
-def _points(
-    axes: Axes, rows: pd.DataFrame, colour: str, marker: str, what: str, models: pd.DataFrame | None = None
-) -> None:
-    source = rows if models is None else models
-    for (_, row), m in zip(source.iterrows(), rows["m"], strict=True):
-        error = row["stderr"]
-        if error is not None and math.isfinite(error) and error > 0.01 * abs(row["value"]):
-            axes.errorbar([m], [row["value"]], yerr=[1.96 * error], color=colour, lw=1)
-        text = f"{row['model']}, m = {row['m']:g}: {row['value']:.4g} ({what})"
-        axes.plot([m], [row["value"]], color=colour, marker=marker, ms=5, ls="", gid=_label(text))
+def _points(axes: Axes, rows: pd.DataFrame, colour: str, marker: str, what: str) -> None:
+    if len(rows) > HOVERED:
+        axes.plot(rows["m"], rows["value"], color=colour, marker=marker, ms=3, ls="", alpha=0.5, rasterized=True)
+        return
+    for row in rows.itertuples():
+        if row.stderr is not None and math.isfinite(row.stderr) and row.stderr > 0.01 * abs(row.value):
+            axes.errorbar([row.m], [row.value], yerr=[1.96 * row.stderr], color=colour, lw=1)
+        text = f"{row.model}, m = {row.m:g}: {row.value:.4g} ({what})"
+        axes.plot([row.m], [row.value], color=colour, marker=marker, ms=5, ls="", gid=_label(text))
 
 
 def _label(text: str) -> str:

@@ -6,19 +6,20 @@ import tomllib
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from llmprobe.observations import Observation, Provenance
 
 
 @dataclass(frozen=True)
 class PublishedExponent:
-    """An exponent as printed: `quantity` says of what, `stderr` is None where none was given."""
+    """An exponent as printed: `quantity` and `about` say of what, `stderr` is None where none was given."""
 
     name: str
     quantity: str
     value: float
     source: str
+    about: Literal["toy", "llm"]
     stderr: float | None = None
 
 
