@@ -42,7 +42,7 @@ from toymodels.teacher.result import TeacherResult
 STUDY = "time_exponents"
 STUDENTS = ("random", "interference", "small")
 RATES = {"adam": "adam_rates", "sgd": "sgd_rates"}
-INPUTS = 20_000  # for the student that stays aligned with its teacher
+INPUTS = 10_000  # for the student that stays aligned with its teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +61,8 @@ class Config(Machine):
     """Rates of the softmax toys under Adam."""
     sgd_rates: tuple[Positive, ...] = (30.0,)
     """Rates of the softmax toys under SGD."""
+    steps: Count = 2000
+    """Steps of the softmax toys."""
     seeds: tuple[Natural, ...] = (0, 1, 2)
     """Seeds of all toys."""
     runs: tuple[Path, ...] = ()
@@ -111,7 +113,7 @@ def softmax(config: Config, store: ObservationStore) -> Iterator[Curve]:
         for optimizer, name in RATES.items():
             rates: tuple[float, ...] = getattr(config, name)
             grid = [
-                SoftmaxConfig(temperature=t, rate=rate, optimizer=optimizer, seed=seed)  # type: ignore[arg-type]
+                SoftmaxConfig(temperature=t, rate=rate, optimizer=optimizer, steps=config.steps, seed=seed)  # type: ignore[arg-type]
                 for rate, t, seed in itertools.product(rates, config.temperatures, config.seeds)
             ]
             found = run_missing(grid, store, pool, study=STUDY, device=config.device)
@@ -179,7 +181,7 @@ def _checkpoints(name: str, rows: Sequence[Observation], taus: dict[str, float |
         low, high = reading.offset.ci95["alpha_tau"]
         value, error = reading.offset.params["alpha_tau"], reading.offset.stderr["alpha_tau"]
         loose = [warning for warning in reading.offset.warnings if "alpha_tau" in warning or "E" in warning]
-        told = f"{value:.2f} ± {error:.2f}, 95 % {low:.2f} to {high:.2f}"
+        told = f"{value:.3f} ± {error:.3f}, 95 % {low:.3f} to {high:.3f}"
         notes.insert(0, f"less an offset: {told}{'; not identified' if loose or not np.isfinite(error) else ''}")
     found = reading.stretch
     exponent: tuple[float, float, float, float] | str = reading.problems[0] if found is None else (

@@ -108,6 +108,7 @@ def table(curves: Sequence[Curve]) -> str:
 
 def _beside(curve: Curve, theory: np.ndarray, low: float, high: float) -> str:
     inside = (curve.t >= low * (1 - 1e-9)) & (curve.t <= high * (1 + 1e-9))
+    inside &= np.isfinite(theory)
     ratio = curve.loss[inside] / theory[inside]
     slope = -np.polyfit(np.log(curve.t[inside]), np.log(theory[inside]), 1)[0]
     return (
@@ -117,12 +118,12 @@ def _beside(curve: Curve, theory: np.ndarray, low: float, high: float) -> str:
 
 
 def figure(curves: Sequence[Curve]) -> Figure:
-    """Loss and local exponent of each kind of curve, each against its own clock."""
+    """Loss and local exponent of each kind of curve, each against its own clock; thick in the window that is fitted."""
     kinds = [kind for kind in KINDS if any(curve.kind == kind for curve in curves)]
     with mpl.rc_context(STYLE):
-        drawn = Figure(figsize=(4.4 * len(kinds), 6.4))
-        panels = drawn.subplots(2, len(kinds), sharex="col", squeeze=False)
-        for (upper, lower), kind in zip(panels.T, kinds, strict=True):
+        drawn = Figure(figsize=(4.4 * len(kinds), 8))
+        panels = drawn.subplots(3, len(kinds), squeeze=False, height_ratios=(3, 3, 2))
+        for (upper, lower, words), kind in zip(panels.T, kinds, strict=True):
             shown = [curve for curve in curves if curve.kind == kind]
             for k, curve in enumerate(shown):
                 _draw(upper, lower, curve, COLOURS[k % len(COLOURS)], "-" if k < len(COLOURS) else "--")
@@ -130,7 +131,10 @@ def figure(curves: Sequence[Curve]) -> Figure:
                 lower.axhline(value, color=INK, lw=0.8, ls=":")
             upper.set_title(kind)
             lower.set(xlabel=shown[0].clock, ylim=(0, 2))
-            upper.legend(fontsize=6)
+            lower.sharex(upper)
+            words.axis("off")
+            columns = 1 + (len(shown) > 8)
+            words.legend(*upper.get_legend_handles_labels(), fontsize=7, loc="upper center", ncols=columns)
         panels[0, 0].set_ylabel("loss over its first")
         panels[1, 0].set_ylabel("local exponent (dotted: 1 and 1/3)")
         return drawn

@@ -108,6 +108,8 @@ def aligned_curve(
 ) -> np.ndarray:
     """L(τ) of a student that stays aligned with its teacher, by quadrature over β and inputs; shape as `tau`.
 
+    NaN once β is within 5 % of the teacher's 1/T, where the loss is as good as 0.
+
     Parameters
     ----------
     teacher
@@ -129,7 +131,9 @@ def aligned_curve(
         slope[k] = ((p - np.exp(q)) * z).sum(axis=1).mean()
     # dτ = N dβ/−L′ over ln β; below the first β the slope is the first one's
     times = inertia * cumulative_trapezoid(beta / slope, np.log(beta), initial=0) + inertia * beta[0] / slope[0]
-    return np.asarray(np.exp(np.interp(np.log(np.asarray(tau, dtype=float)), np.log(times), np.log(loss))))
+    return np.asarray(
+        np.exp(np.interp(np.log(np.asarray(tau, dtype=float)), np.log(times), np.log(loss), right=np.nan))
+    )
 
 
 def top_two_density(teacher: np.ndarray, x: np.ndarray, share: float = 0.02) -> float:
