@@ -102,6 +102,22 @@ def compared(readings: Sequence[Reading], losses: Sequence[float]) -> list[str]:
     return lines
 
 
+def held(clock: str, x: Sequence[float], losses: Sequence[float], exponents: Mapping[str, float]) -> str:
+    """Which of these exponents, held fast beside a free amplitude and offset, fits the curve better."""
+    scatter: dict[str, float] = {}
+    for name, value in exponents.items():
+        law = PowerLawSum((clock,), offset="shared", fixed={f"alpha_{clock}": value})
+        try:
+            scatter[name] = float(np.sqrt(np.mean(fit(law, x, losses).residuals ** 2)))
+        except FitError as error:
+            return f"exponents are not compared: {error}"
+    best = min(scatter, key=scatter.__getitem__)
+    gain = 2 * len(losses) * float(np.log(max(scatter.values()) / scatter[best]))
+    verdict = f"the exponent of {best} fits better" if gain > ALIKE else "no exponent fits better"
+    told = ", ".join(f"{name} {value:.1%}" for name, value in scatter.items())
+    return f"{verdict} over an offset: ΔAICc {gain:.1f} on {len(losses)} checkpoints (scatter {told})"
+
+
 def _fitted(clock: str, x: np.ndarray, y: np.ndarray, offset: Offset) -> FitResult:
     return fit(PowerLawSum((clock,), offset=offset), x, y)
 

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import torch
 import tyro
-from checkpoint_clocks import clocks, compared, read, tau
-from time_exponents_curves import Curve, figure, table
+from checkpoint_clocks import clocks, compared, held, read, tau
+from time_exponents_curves import PUBLISHED, Curve, figure, table
 
 from llmprobe import console
 from llmprobe.errors import ConfigError, FitError
@@ -152,10 +152,12 @@ def checkpoints(config: Config) -> Iterator[Curve]:
     for run in config.runs:
         models: dict[tuple[str, ...], dict[int, Observation]] = defaultdict(dict)
         taus: dict[str, float | None] = {}
+        warm: dict[str, int] = {}
         for row in _losses(run):
             belongs = find_member(families, row.model)
             taus[row.model] = tau(*belongs, row.step) if belongs and row.step else None
-            if row.step and taus[row.model] is not None:
+            if belongs and row.step and taus[row.model] is not None:
+                warm[row.model] = belongs[0].warmup_steps
                 models[row.family, str(row.m), row.corpus, str(row.provenance.settings)][row.step] = row
         if not models:
             raise ConfigError(
@@ -164,7 +166,12 @@ def checkpoints(config: Config) -> Iterator[Curve]:
                 fix="name the table by --toml",
             )
         for (family, m, corpus, _), by_step in sorted(models.items(), key=lambda item: int(item[0][1])):
-            yield _checkpoints(f"{family} m = {m}, {corpus}", [by_step[s] for s in sorted(by_step)], taus)
+            rows = [by_step[step] for step in sorted(by_step)]
+            late = [row for row in rows if (row.step or 0) >= warm[row.model]]
+            times = [taus[row.model] or 0.0 for row in late]
+            kinds = {kind: value for kind, (value, _) in PUBLISHED.items()}
+            beside = f"after the warm-up {held('tau', times, [row.value for row in late], kinds)}"
+            yield _checkpoints(f"{family} m = {m}, {corpus}", rows, taus, beside)
 
 
 def _losses(run: Path) -> Iterator[Observation]:
@@ -172,11 +179,11 @@ def _losses(run: Path) -> Iterator[Observation]:
         yield from ObservationStore(place / "observations.jsonl").select(source_kind="llm", metric="loss")
 
 
-def _checkpoints(name: str, rows: Sequence[Observation], taus: dict[str, float | None]) -> Curve:
+def _checkpoints(name: str, rows: Sequence[Observation], taus: dict[str, float | None], beside: str) -> Curve:
     losses = [row.value for row in rows]
     by_clock = {clock: read(clock, x, losses) for clock, x in clocks(rows, taus).items()}
     reading = by_clock["tau"]
-    notes = list(compared(list(by_clock.values()), losses))
+    notes = [beside, *compared(list(by_clock.values()), losses)]
     if reading.offset is not None:
         low, high = reading.offset.ci95["alpha_tau"]
         value, error = reading.offset.params["alpha_tau"], reading.offset.stderr["alpha_tau"]

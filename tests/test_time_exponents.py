@@ -48,6 +48,7 @@ def test_one_table_and_figure(
     value, error = (float(word.strip(",")) for word in offset.partition("offset: ")[2].split()[:3:2])
     assert abs(value - 1 / 3) < 3 * error < 0.1
     assert any(line.startswith("pythia m = 512, c: tau fits better, offset shared") for line in out.splitlines())
+    assert "after the warm-up the exponent of softmax fits better" in out
     assert "adam 0.1, T = 1" in out
     assert "published" in lines
     before = (tmp_path / "run" / "observations.jsonl").read_bytes()
