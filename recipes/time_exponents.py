@@ -159,6 +159,8 @@ def checkpoints(config: Config) -> Iterator[Curve]:
             if belongs and row.step and taus[row.model] is not None:
                 warm[row.model] = belongs[0].warmup_steps
                 models[row.family, str(row.m), row.corpus, str(row.provenance.settings)][row.step] = row
+        if unknown := sorted(model for model, one in taus.items() if one is None):
+            console.progress(f"{run}: left out, as no schedule is known: {', '.join(unknown)}")
         if not models:
             raise ConfigError(
                 f"{run} holds no losses of checkpoints whose schedule is known",
