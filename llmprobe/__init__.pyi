@@ -6,6 +6,8 @@ from .fitting import bootstrap as bootstrap
 from .fitting import fit as fit
 from .fitting import fit_window as fit_window
 from .fitting import profile as profile
+from .interactive import compare as compare
+from .interactive import overlap_statistics as overlap_statistics
 from .loss import Corpus as Corpus
 from .loss import LanguageModel as LanguageModel
 from .loss import LossResult as LossResult
@@ -16,7 +18,6 @@ from .loss import paired_difference as paired_difference
 from .observations import Observation as Observation
 from .observations import ObservationStore as ObservationStore
 from .overlap import OverlapStatistics as OverlapStatistics
-from .overlap import overlap_statistics as overlap_statistics
 from .overlap import second_moments as second_moments
 from .report import write_report as write_report
 from .weights import Unembedding as Unembedding

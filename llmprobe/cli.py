@@ -10,6 +10,7 @@ from llmprobe import console
 def commands() -> Mapping[str, type[console.Command]]:
     """The commands by name."""
     from llmprobe.commands.families import Families
+    from llmprobe.commands.family import Family
     from llmprobe.commands.fit import Fit
     from llmprobe.commands.geometry import Geometry
     from llmprobe.commands.loss import Loss
@@ -18,6 +19,7 @@ def commands() -> Mapping[str, type[console.Command]]:
 
     return {
         "families": Families,
+        "family": Family,
         "overlap": Overlap,
         "geometry": Geometry,
         "loss": Loss,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
 import json
 import logging
@@ -36,6 +37,9 @@ def main(
     ``--debug`` anywhere on the line shows the traceback of an error and debug logs.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if arguments[:1] == ["--version"]:
+        sys.stdout.write(f"{prog} {importlib.metadata.version('llmprobe')}\n")
+        return 0
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     footer = f"{description}\n\nAdd --debug to any command to see the traceback of an error."

@@ -84,8 +84,8 @@ class Config(Settings):
 
 def main(config: Config) -> dict[str, Any]:
     """Run the study; returns what is written to ``results.json``."""
+    from llmprobe.fitting.figure import save_figure
     from llmprobe.report.figures import save
-    from llmprobe.report.fit_figure import save_figure
 
     frame = read(config.data if config.data is not None else download(config.out))
     frame = frame.sort_values("loss").iloc[: len(frame) - config.drop_largest]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,7 @@ def test_one_family_or_one_model_is_not_made_up(tmp_path: Path) -> None:
 
 def test_page_is_self_contained_and_escaped(run: Path) -> None:
     text = (run / "report.html").read_text()
-    assert len(text) < 3 << 20
+    assert len(text) < 500_000
     links = re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?([^"')\s>]+)""", text)
     assert all(link.startswith(("#", "data:")) for link in links), set(links)
     assert "<b>" not in text
@@ -145,12 +146,18 @@ def test_in_a_real_browser(run: Path, browser: Any) -> None:
         cells = browser.find_elements(By.CSS_SELECTOR, f"#{table} tbody td:nth-child({index + 1})")
         return [float(c.get_attribute("data-value")) for c in cells if c.get_attribute("data-value")]
 
-    header = browser.find_elements(By.CSS_SELECTOR, "#exponents th button")[3]
+    header = browser.find_elements(By.CSS_SELECTOR, "#exponents th button")[1]
     assert header.text == "exponent"
     header.click()
-    assert column("exponents", 3) == sorted(column("exponents", 3))
+    assert column("exponents", 1) == sorted(column("exponents", 1))
     header.click()
-    assert column("exponents", 3) == sorted(column("exponents", 3), reverse=True)
+    assert column("exponents", 1) == sorted(column("exponents", 1), reverse=True)
+
+    link = browser.find_element(By.CSS_SELECTOR, "#exponents td a")  # a number leads to how it was obtained
+    browser.execute_script("arguments[0].click()", link)
+    target = browser.find_element(By.ID, link.get_attribute("href").partition("#")[2])
+    assert target.is_displayed()
+    assert link.text.removesuffix(", as printed") in target.text
 
     point = browser.find_element(By.XPATH, "//*[local-name()='g'][@class='point'][contains(., 'me/256')]")
     assert "m = 256" in point.find_element(By.XPATH, ".//*[local-name()='title']").get_attribute("textContent")
@@ -160,5 +167,76 @@ def test_in_a_real_browser(run: Path, browser: Any) -> None:
     assert browser.execute_script("return getComputedStyle(arguments[0]).opacity", point) == "0.55"
     assert browser.get_log("browser") == []
 
-    browser.set_window_size(390, 800)  # a phone: the page itself does not scroll sideways, wide tables do
-    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    for width, height in ((1280, 800), (390, 800)):  # a laptop and a phone: neither scrolls sideways
+        browser.set_window_size(width, height)
+        assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+        browser.execute_script("scrollTo(0, 0)")
+        assert (
+            browser.execute_script("return document.querySelector('.verdict').getBoundingClientRect().bottom") < height
+        )
+    browser.set_window_size(1280, 800)
+    wide = "return [...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth).length"
+    assert browser.execute_script(wide) == 0
+
+
+def overlaps(model: str, kind: str = "llm", family: str = "", **settings: object) -> list[Observation]:
+    """A matrix of a strong model."""
+    values = {"represented_fraction": 0.9, "superposition": 0.89, "mean_sq_cos": 0.2, "centered_mean_sq_cos": 0.01}
+    base = {"study": "s", "source_kind": kind, "family": family, "model": model, "n": 50000, "m": 576}
+    provenance = Provenance(dict(settings))  # type: ignore[arg-type]
+    return [Observation(metric=k, value=v, provenance=provenance, **base) for k, v in values.items()]
+
+
+def report(folder: Path, *rows: Observation) -> str:
+    ObservationStore(folder / "observations.jsonl").append(*rows)
+    return write_report(folder).read_text()
+
+
+def test_the_verdict_names_what_the_controls_show(tmp_path: Path) -> None:
+    control = [replace(row, value=1.0) for row in overlaps("random rows like me/a", "toy", "control")]
+    text = report(tmp_path, *overlaps("me/a"), *control, *observations())
+    assert "me/a lies in the strong superposition regime (coordinate 0.890" in text or "of 6 models are strong" in text
+    assert "random rows of the same norms have 1.00" in text
+    assert "necessary, not evidence of learning" in text
+
+
+def test_a_weak_toys_matrix_called_a_model_is_called_weak(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    from llmprobe.measurements import OverlapSettings, overlap_work
+    from llmprobe.study import run as measure
+    from toymodels.superposition.config import preset
+    from toymodels.superposition.training import train
+
+    for name, decay in (("weak", 0.3), ("strong", -1.0)):
+        W = train(preset("quick", m=25, weight_decay=decay, steps=2000), device="cpu").W
+        save_file({"lm_head.weight": W[W.norm(dim=1) > 0].contiguous()}, tmp_path / f"{name}.safetensors")
+        store = ObservationStore(tmp_path / name / "observations.jsonl")
+        assert measure([overlap_work("s", str(tmp_path / f"{name}.safetensors"), OverlapSettings())], store) == {}
+        assert f"lies in the {name} superposition regime" in write_report(tmp_path / name).read_text()
+
+
+def test_a_model_measured_in_two_ways_is_two_lines(tmp_path: Path) -> None:
+    text = report(tmp_path, *overlaps("me/a", method="exact"), *overlaps("me/a", method="sampled"))
+    assert "me/a, method exact" in text
+    assert "me/a, method sampled" in text
+
+
+def test_what_is_not_identified_is_said(tmp_path: Path) -> None:
+    unsure = [replace(row, stderr=0.3) if row.metric == "superposition" else row for row in overlaps("me/a")]
+    text = report(tmp_path, *unsure)
+    assert "The regime of me/a cannot be told" in text
+    assert "not identified by this run" in text
+
+
+def test_fifty_thousand_rows_make_a_page(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = (
+        json.dumps({"study": "s", "source_kind": "toy", "family": "toy-strong", "metric": "loss", "n": 1000,
+                    "m": int(m), "value": float(5 / m * np.exp(0.1 * z)), "model": f"t{i}"})
+        for i, (m, z) in enumerate(zip(rng.integers(8, 300, 50_000), rng.normal(size=50_000), strict=True))
+    )  # fmt: skip
+    (tmp_path / "observations.jsonl").write_text("\n".join(lines) + "\n")
+    text = write_report(tmp_path).read_text()
+    assert len(text) < 500_000
+    assert "50000 observations, the first 300" in text

@@ -80,7 +80,7 @@ class Fit(Settings):
         result, extra = self._fit(law, frame)
         extra |= self._extras(result)
         if self.figure is not None:
-            from llmprobe.report.fit_figure import save_figure
+            from llmprobe.fitting.figure import save_figure
 
             save_figure(result, self.figure, y=self.y)
         if self.json:

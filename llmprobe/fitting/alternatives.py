@@ -15,6 +15,7 @@ from llmprobe.fitting.estimator import fit_data
 from llmprobe.fitting.law import Offset, PowerLawSum
 from llmprobe.fitting.result import FitResult
 
+MOST_KNOTS = 12  # breaks of the broken power law that are started from
 OFFSETS: dict[str, Offset] = {"power law": "none", "power law + offset": "shared"}
 
 
@@ -174,6 +175,7 @@ def _broken(q: np.ndarray, u: np.ndarray) -> np.ndarray:
 def _broken_starts(u: np.ndarray, v: np.ndarray) -> list[list[float]]:
     knots = np.unique(np.log(u))
     middles = [0.5 * (a + b) for a, b in pairwise(knots)][1:-1] or [0.0]
+    middles = middles[:: -(-len(middles) // MOST_KNOTS)]
     slope = float(np.polyfit(np.log(u), np.log(np.maximum(v, 1e-12)), 1)[0])
     return [[float(np.log(np.median(np.abs(v)) + 1e-12)), -slope, -slope, knot] for knot in middles]
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from html import escape
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,6 +15,9 @@ from llmprobe.fitting.data import Data
 from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.objective import Loss, Problem
 from llmprobe.fitting.solver import Solution
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,6 +76,26 @@ class FitResult:
         """y − ŷ, or log y − log ŷ for the log and Huber losses, shape [n]."""
         scale = self.problem.y_unit if self.loss == "linear" else 1.0
         return -self.problem.residuals(self.solution.theta) * scale
+
+    def plot(self, y: str = "y") -> Figure:
+        """The points, the law and the residuals, as a matplotlib figure; `y` names the axis."""
+        from llmprobe.fitting.figure import draw
+
+        return draw(self, y=y)
+
+    def _repr_html_(self) -> str:
+        """A table for a notebook."""
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{value:.5g}</td><td>{self.stderr[name]:.2g}</td>"
+            f"<td>{self.ci95[name][0]:.5g} to {self.ci95[name][1]:.5g}</td></tr>"
+            for name, value in self.params.items()
+        )
+        notes = "".join(f"<li>{escape(text)}</li>" for text in self.warnings)
+        return (
+            f"<p>{escape(self.law.formula)}: {self.n_points} points, R² = {self.r2:.5f}</p><table><thead><tr>"
+            f"<th>parameter</th><th>value</th><th>±</th><th>95 %</th></tr></thead><tbody>{rows}</tbody></table>"
+            + (f"<ul>{notes}</ul>" if notes else "")
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """What ``llmprobe fit --json`` prints."""

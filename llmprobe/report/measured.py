@@ -75,7 +75,7 @@ def matrices(frame: pd.DataFrame) -> list[Matrix]:
     names = _names(groups)
     found = [_matrix(name, group) for name, group in zip(names, groups.values(), strict=True)]
     order = {"llm": 0, "control": 1, "toy": 2}
-    return sorted((m for m in found if m.values), key=lambda matrix: order[matrix.kind])
+    return sorted((m for m in found if m.values), key=lambda one: (order[one.kind], one.family, one.m))
 
 
 def _beside(rows: pd.DataFrame) -> pd.Series:

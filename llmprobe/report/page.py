@@ -125,7 +125,7 @@ def _provenance(frame: pd.DataFrame) -> str:
         settings = {k: v for k, v in r.provenance.settings.items() if v is not None}
         record = {k: v for k, v in r.provenance.record.items() if k in RECORDED and v is not None}
         what = " ".join(str(v) for v in (r.family, r.model, r.revision, r.corpus) if v)
-        text = f"{r.metric} = {r.value:.6g} of {what}; {json.dumps({**settings, **record}, ensure_ascii=False)}"
+        text = f"{r.metric} = {r.value:.6g} of {what}; {json.dumps({**settings, **record})}"
         lines.append((f"o-{r.key}", f"{r.key}: {text}"))
     more = f", the first {LISTED}" if len(lines) == LISTED else ""
     return html.fold(f"{len(frame)} observations{more}", html.bullets(lines))

@@ -31,6 +31,7 @@ BITS = {code: 8 * dtype.itemsize for code, dtype in DTYPES.items()} | {
     "I32": 32, "U64": 64, "I64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
 HEADER_LIMIT = 100 << 20  # the format's own limit
+FRONT = 4096  # bytes read first
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ class SafetensorsFile:
     def _header(self) -> dict[str, _Entry]:
         if self.source.size < 8:
             raise self._corrupt(f"it has only {self.source.size} bytes")
-        # One read serves the length and, for most files, the whole header.
-        head = self.source.read(0, min(self.source.size, 64 << 10))
+        head = self.source.read(0, min(self.source.size, FRONT))  # the length, and perhaps the whole header
         length = int.from_bytes(head[:8], "little")
         if not 2 <= length <= min(HEADER_LIMIT, self.source.size - 8):
             raise self._corrupt(f"its first 8 bytes give a header of {length} bytes")

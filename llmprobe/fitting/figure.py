@@ -14,10 +14,18 @@ from llmprobe.names import drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def save_figure(result: FitResult, path: Path, *, x: str | None = None, y: str = "y") -> None:
-    """Write the figure; its format follows the file's ending.
+    """Write the figure that `draw` makes; its format follows the file's ending."""
+    figure = draw(result, x=x, y=y)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def draw(result: FitResult, *, x: str | None = None, y: str = "y") -> Figure:
+    """The points, the law and the residuals.
 
     A law of one x is drawn as a curve through the points, one per group; a law of several x, whose curve would need
     several dimensions, as observed against fitted. Residuals are drawn against x.
@@ -50,8 +58,7 @@ def save_figure(result: FitResult, path: Path, *, x: str | None = None, y: str =
     what = f"{y} − fitted" if result.loss == "linear" else f"log {y} − log fitted"
     right.set(xscale="log", xlabel=x, ylabel=what)
     figure.suptitle("   ".join([*_exponents(result), f"R² = {result.r2:.4f}"]), fontsize=10)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, dpi=150)
+    return figure
 
 
 def _curve(

@@ -1,0 +1,88 @@
+"""The library as people type it in a notebook: a model's name where a matrix would do, a run as a table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from llmprobe.observations import ObservationStore
+from llmprobe.overlap.statistics import Method
+from llmprobe.overlap.statistics import overlap_statistics as _of_matrix
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from llmprobe.overlap.statistics import OverlapStatistics
+
+
+def overlap_statistics(
+    W: Tensor | str,
+    *,
+    method: Method = "auto",
+    rows: int = 1024,
+    seed: int = 0,
+    drop_zero_rows: bool = False,
+    progress: bool = False,
+) -> OverlapStatistics:
+    """Measure how the rows of an unembedding overlap, raw and centered, and how many are represented.
+
+    Parameters
+    ----------
+    W
+        A matrix of shape [n, m], or a source to read one from: ``org/name``, a folder, a file.
+    method
+        ``exact`` visits all pairs, ``sampled`` visits `rows` random rows against all rows, ``auto`` chooses by cost.
+    rows, seed
+        Size and seed of the sample.
+    drop_zero_rows
+        Leave out rows of norm zero instead of refusing them.
+    progress
+        Show a progress bar on stderr.
+
+    Raises
+    ------
+    TensorError
+        Fewer than two rows, a value that is not finite, or a zero row.
+    SourceError
+        The source cannot be read.
+
+    Examples
+    --------
+    >>> import torch
+    >>> found = overlap_statistics(torch.eye(4).repeat(2, 1) + torch.arange(8.0)[:, None] / 100)
+    >>> found.n, found.m, found.method
+    (8, 4, 'exact')
+    """
+    if isinstance(W, str):
+        from llmprobe.weights.unembedding import read_unembedding
+
+        W = read_unembedding(W).W
+    options: dict[str, Any] = {"method": method, "rows": rows, "seed": seed}
+    return _of_matrix(W, drop_zero_rows=drop_zero_rows, progress=progress, **options)
+
+
+def compare(run_dir: str | Path) -> pd.DataFrame:
+    """Every exponent of a run, toy, real and published side by side, as a table.
+
+    Parameters
+    ----------
+    run_dir
+        Folder with ``observations.jsonl``.
+
+    Raises
+    ------
+    StoreError
+        The observations cannot be read.
+
+    Examples
+    --------
+    >>> compare("runs/quickstart")  # doctest: +SKIP
+    """
+    import pandas as pd
+
+    from llmprobe.report.exponents import exponents
+    from llmprobe.report.numbers import COLUMNS, row
+
+    found = exponents(ObservationStore(Path(run_dir) / "observations.jsonl").frame())
+    return pd.DataFrame([row(e) for e in found], columns=list(COLUMNS))
