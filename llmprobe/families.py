@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from llmprobe.errors import ConfigError
+from llmprobe.schedule import Schedule
 from llmprobe.settings import one_of
 from llmprobe.tables import checked_row, read_table
 
@@ -48,6 +49,8 @@ class Member:
         Name of the unembedding on disk, where it is an unusual one.
     paper
         Whether arXiv:2505.10465 measured it, where that is not so for the whole family.
+    peak_rate
+        Largest learning rate of its training.
     """
 
     id: str
@@ -63,6 +66,7 @@ class Member:
     tokens: int | None = None
     tensor: str | None = None
     paper: bool | None = None
+    peak_rate: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +85,9 @@ class Family:
         Pattern of the names of training checkpoints, with ``{step}`` and perhaps ``{tokens}``.
     tokens_per_step
         Training tokens per step.
+    steps, warmup_steps, final_rate
+        Steps of the whole training, those over which the rate rose linearly, and the share of the peak to which it then
+        fell along a cosine (1: it stayed); see `schedule`.
     gated
         Whether the Hub wants an accepted licence and a token.
     paper
@@ -94,6 +101,9 @@ class Family:
     tokens: int | None = None
     revisions: str | None = None
     tokens_per_step: int | None = None
+    steps: int | None = None
+    warmup_steps: int = 0
+    final_rate: float = 1.0
     gated: bool = False
     paper: bool = False
 
@@ -149,6 +159,19 @@ def columns(families: Mapping[str, Family], source: str) -> dict[str, Any]:
 def vocabulary(family: Family, member: Member) -> int | None:
     """Rows of the unembedding that stand for a token; the rest is padding."""
     return member.vocabulary or family.vocabulary
+
+
+def schedule(family: Family, member: Member) -> Schedule | None:
+    """The learning rate along a member's training, or None where its peak or its steps are not known.
+
+    Raises
+    ------
+    ConfigError
+        The numbers make no schedule: a peak of 0, a warm-up as long as the training, a final share above 1.
+    """
+    if member.peak_rate is None or family.steps is None:
+        return None
+    return Schedule(peak=member.peak_rate, steps=family.steps, warmup=family.warmup_steps, final=family.final_rate)
 
 
 @cache

@@ -3,8 +3,9 @@
 Measures loss and overlap at checkpoints of one model: revisions at the Hub, named by the pattern of the family table,
 or the folders of a family of checkpoints such as `train_width_ladder.py` leaves. Tokens seen come from the table. Some
 published revisions carry another step's weights: the unembeddings' sha256 are compared first, and checkpoints that
-share one are refused by name, all of them, since nothing says whose weights they are. Loss is fitted against tokens on
-the longest straight stretch (`llmprobe.fitting.window`), and with an offset from there on. What is measured is kept.
+share one are refused by name, all of them, since nothing says whose weights they are. Loss is fitted against tokens,
+and against τ = ∫ rate where the table has the schedule, on the longest straight stretch (`llmprobe.fitting.window`) and
+with an offset from there on; which clock fits better is said. What is measured is kept.
 
     python recipes/checkpoint_dynamics.py --source EleutherAI/pythia-70m --steps 1 8 64 512 4000 32000 143000
     python recipes/checkpoint_dynamics.py --toml runs/ladder/ladder.toml --family ladder-m64 \
@@ -20,16 +21,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import tyro
-from matplotlib.figure import Figure
+from checkpoint_clocks import clocks, compared, figure, read, tau, tell
 from tqdm import tqdm
 
 from llmprobe import console
 from llmprobe.cache import atomic
-from llmprobe.errors import ConfigError, FitError, ProbeError
+from llmprobe.errors import ConfigError, ProbeError
 from llmprobe.families import Family, Member, find_member, load_families
-from llmprobe.fitting import PowerLawSum, WindowFit, fit, fit_window
 from llmprobe.loss.corpus import open_corpus
 from llmprobe.measurements import LossSettings, OverlapSettings, loss_work, overlap_work
 from llmprobe.observations import Observation, ObservationStore
@@ -74,6 +73,7 @@ class Revision:
     source: str
     tokens: int
     columns: dict[str, Any]
+    tau: float | None = None
 
 
 def main(config: Config) -> int:
@@ -88,7 +88,9 @@ def main(config: Config) -> int:
     losses = [loss_work(STUDY, c.source, [corpus], config, **c.columns) for c in whole]
     with config.executor() as pool:
         failed |= run([*overlaps, *losses], store, pool, unit="measurement", progress=console.progress)
-    show(config, stored(store, losses, "loss"), stored(store, overlaps, "mean_sq_cos"))
+    show(
+        config, stored(store, losses, "loss"), stored(store, overlaps, "mean_sq_cos"), {c.source: c.tau for c in whole}
+    )
     for name, why in failed.items():
         console.say(f"failed: {name}: {why}")
     return 1 if failed else 0
@@ -128,7 +130,9 @@ def listed(config: Config) -> list[Revision]:
 
 def _revision(source: str, family: Family, member: Member, tokens: int, step: int | None = None) -> Revision:
     about = {"family": family.name, "depth": member.layers, "n_params": member.params}
-    return Revision(source, tokens, {**about, "tokens": tokens, "step": step})
+    if step is None and family.tokens_per_step:
+        step = tokens // family.tokens_per_step
+    return Revision(source, tokens, {**about, "tokens": tokens, "step": step}, tau(family, member, step))
 
 
 def weights(config: Config, checkpoints: list[Revision], failed: dict[str, str]) -> dict[str, str]:
@@ -160,58 +164,21 @@ def refused(hashes: dict[str, str]) -> dict[str, str]:
     }
 
 
-def show(config: Config, losses: list[Observation], overlaps: list[Observation]) -> None:
+def show(config: Config, losses: list[Observation], overlaps: list[Observation], taus: dict[str, float | None]) -> None:
     """The curve as a table, the fits, and the figure."""
     curve = sorted(losses, key=lambda row: row.tokens or 0)
     overlap = {row.model: row.value for row in overlaps}
     table = [(row.tokens, row.value, row.stderr, overlap.get(row.model), row.model) for row in curve]
     console.say(console.table(table, ("tokens", "loss", "±", "mean cos²", "checkpoint")))
     seen = [row for row in curve if row.tokens]
-    tokens, values = [float(row.tokens or 0) for row in seen], [row.value for row in seen]
-    stretch = None
-    try:
-        stretch = fit_window(tokens, values, law=PowerLawSum(("tokens",)))
-        low, high = stretch.spread
-        console.say(
-            f"loss ~ tokens^(-{stretch.exponent:.3f} ± {stretch.stderr:.3f}) from {stretch.window.lo:.3g} to "
-            f"{stretch.window.hi:.3g} tokens; {low:.3f} to {high:.3f} on windows near it"
-        )
-        console.say(f"window: {stretch.window.rule}")
-    except FitError as error:
-        console.say(f"no straight stretch: {error}")
-    start = stretch.window.lo if stretch else 0.0
-    late = [(t, v) for t, v in zip(tokens, values, strict=True) if t >= start]
-    try:
-        result = fit(PowerLawSum(("tokens",), offset="shared"), [t for t, _ in late], [v for _, v in late])
-        parts = (f"{k} = {v:.4g} [{result.ci95[k][0]:.3g}, {result.ci95[k][1]:.3g}]" for k, v in result.params.items())
-        console.say(f"with an offset, from there on: {', '.join(parts)}")
-        for warning in result.warnings:
-            console.say(f"  note: {warning}")
-    except FitError as error:
-        console.say(f"no fit with an offset: {error}")
-    figures.save(figure(seen, stretch), str(config.out / "loss_vs_tokens.png"))
-
-
-def figure(rows: list[Observation], stretch: WindowFit | None) -> Figure:
-    """Loss against tokens, the fitted stretch drawn."""
-    with mpl.rc_context(figures.STYLE):
-        drawn = Figure(figsize=(6.4, 4.2))
-        axes = drawn.subplots()
-        axes.errorbar(
-            [row.tokens or 0 for row in rows],
-            [row.value for row in rows],
-            yerr=[1.96 * (row.stderr or 0.0) for row in rows],
-            color=figures.COLOURS[1],
-            marker=figures.MARKERS["llm"],
-            ls="",
-        )
-        if stretch is not None:
-            ends = [stretch.window.lo, stretch.window.hi]
-            label = f"exponent {stretch.exponent:.3f} ± {stretch.stderr:.3f}"
-            axes.plot(ends, stretch.result.predict(ends), color=figures.INK, lw=1, label=label)
-            axes.legend()
-        axes.set(xscale="log", yscale="log", xlabel="training tokens", ylabel="loss (nats per token)")
-        return drawn
+    values = [row.value for row in seen]
+    readings = [read(clock, x, values) for clock, x in clocks(seen, taus).items()]
+    for reading in readings:
+        tell(reading)
+    if len(readings) > 1:
+        for line in compared(readings, values):
+            console.say(line)
+    figures.save(figure(seen, readings), str(config.out / "loss_in_training.png"))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Losses are those of Hoffmann et al. 2022 (arXiv:2203.15556, figure 4) as reconstructed by Besiroglu et al. 2024
 (arXiv:2404.10102), read from the figure's vector graphics. The public file has parameters, compute and loss; tokens
 follow as D = C/(6N). Widths and layers of the models are not in it: without them (a file given by ``--data`` may
-carry them as ``d_model`` and ``n_layers``) k is taken as published and L(m, ℓ, D) is left out.
+carry them as ``d_model`` and ``n_layers``) k is taken as published and L(m, ℓ, D) is left out. With them, L(m, ℓ, D) is
+also fitted to the lowest losses alone, from 120 to 240 of them, as arXiv:2602.05970 does with its about 200.
 
     python recipes/chinchilla.py                        # downloads 23 kB, checks the hash
     python recipes/chinchilla.py --data chinchilla.csv  # or any table with the columns below
@@ -18,6 +19,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from chinchilla_depth import (
+    PUBLISHED,
+    SYMBOLS,
+    Fits,
+    kept_figure,
+    kept_fits,
+    kept_table,
+    published_losses,
+    selected,
+    width_and_depth,
+)
+
 from llmprobe import console
 from llmprobe.errors import SourceError
 from llmprobe.fitting.bootstrap import Bootstrap, bootstrap
@@ -26,6 +39,7 @@ from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.profile import profile
 from llmprobe.fitting.propagation import propagate
 from llmprobe.fitting.result import FitResult
+from llmprobe.settings import Count, Natural, Positive, Settings
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,35 +60,32 @@ ALPHA_M_WIDTH_FIT = (0.91, 0.04)
 """Published by Liu, Liu and Gore 2025 (arXiv:2505.10465): from Chinchilla, and from the losses of 27 open models."""
 
 
-@dataclass(frozen=True)
-class Config:
-    """Settings of the study.
-
-    Attributes
-    ----------
-    data
-        Table with model_size, FLOP or num_tokens, and loss; downloaded when left out.
-    drop_largest
-        Points of the largest loss left out, as in Besiroglu et al.
-    delta
-        Huber's delta, in log loss.
-    resamples, seed
-        Of the bootstrap.
-    out
-        Folder of the figure and the results.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """Settings of the study."""
 
     data: Path | None = None
-    drop_largest: int = 5
-    delta: float = 1e-3
-    resamples: int = 4000
-    seed: int = 0
+    """Table with model_size, FLOP or num_tokens, and loss; downloaded when left out."""
+    published: Path | None = None
+    """Table of published losses of open models (family, model, m, corpus, L): L(m, ℓ) is fitted to it too."""
+    drop_largest: Natural = 5
+    """Points of the largest loss left out, as in Besiroglu et al."""
+    delta: Positive = 1e-3
+    """Huber's delta, in log loss."""
+    resamples: Count = 4000
+    """Of the bootstrap."""
+    draws: Natural = 20
+    """Of data that obey the law everywhere, to see what keeping the lowest losses does by itself; 0 leaves it out."""
+    seed: Natural = 0
+    """Of the bootstrap and the draws."""
     out: Path = Path("runs/chinchilla")
+    """Folder of the figures and the results."""
 
 
 def main(config: Config) -> dict[str, Any]:
     """Run the study; returns what is written to ``results.json``."""
     from llmprobe.fitting.figure import save_figure
+    from llmprobe.report.figures import save
 
     frame = read(config.data if config.data is not None else download(config.out))
     frame = frame.sort_values("loss").iloc[: len(frame) - config.drop_largest]
@@ -90,6 +101,7 @@ def main(config: Config) -> dict[str, Any]:
         ),
     }
     direct = None if width is None else width_depth_data(frame, config)
+    kept = {} if direct is None else kept_fits(frame, config.delta)
     report = {
         "config": {name: str(v) if isinstance(v, Path) else v for name, v in asdict(config).items()},
         "fit": result.to_dict(),
@@ -98,12 +110,18 @@ def main(config: Config) -> dict[str, Any]:
         "k": {"value": k[0], "stderr": k[1], "source": source},
         **{name: asdict(quantity) for name, quantity in rows.items()},
         "width_depth_data": None if direct is None else direct.to_dict(),
+        "kept": [{"loss": loss, "kept": count, **fit.to_dict()} for (loss, count), fit in kept.items()],
         "published": {"alpha_m": list(ALPHA_M_CHINCHILLA), "alpha_m_width_fit": list(ALPHA_M_WIDTH_FIT)},
     }
     config.out.mkdir(parents=True, exist_ok=True)
+    _tell(result, drawn, report, direct)
+    if kept:
+        report["selection"] = _tell_kept(kept, config)
+        save(kept_figure(kept), str(config.out / "width_depth_data.png"))
+    if config.published is not None:
+        report["open_models"] = _tell_open(config.published, config)
     (config.out / "results.json").write_text(json.dumps(report, indent=1) + "\n")
     save_figure(result, config.out / "chinchilla.png", y="loss")
-    _tell(result, drawn, report, direct)
     return report
 
 
@@ -196,6 +214,37 @@ def _tell(result: FitResult, drawn: Bootstrap, report: dict[str, Any], direct: F
         say(console.table(rows3, ("parameter", "value", "stderr", "95% from", "to")))
         for sentence in direct.warnings:
             say(f"warning: {sentence}")
+
+
+def _tell_kept(kept: Fits, config: Config) -> dict[str, Any]:
+    """The table of the kept points, and the drift that keeping the lowest makes by itself."""
+    say = console.say
+    aims = ", ".join(f"{SYMBOLS[x]} {value:g} ± {error:g}" for x, (value, error) in PUBLISHED.items())
+    say(f"\nL(m, l, D) on the lowest losses; arXiv:2602.05970 has {aims}; *: agrees within two joint standard errors")
+    say(kept_table(kept))
+    counts = sorted({count for _, count in kept})
+    if not config.draws or len(counts) < 2:
+        return {}
+    chosen = tuple(dict.fromkeys((counts[0], counts[len(counts) // 2], counts[-4:][0], counts[-1])))
+    drift = selected(kept["linear", counts[-1]], chosen, config.draws, config.seed)
+    say(f"\ndata that obey the law of all {counts[-1]} points, their lowest losses kept, {config.draws} draws")
+    rows = [(count, *(f"{mean:.3f} ± {std:.3f}" for mean, std in by_x.values())) for count, by_x in drift.items()]
+    say(console.table(rows, ("kept", *SYMBOLS.values())))
+    return {str(count): by_x for count, by_x in drift.items()}
+
+
+def _tell_open(path: Path, config: Config) -> dict[str, Any]:
+    """The width law and the width–depth law of the published losses."""
+    alone, both, drawn = width_and_depth(published_losses(path), min(config.resamples, 1000), config.seed)
+    console.say(f"\n{alone.n_points} published losses, an offset per family and corpus; errors over whole models")
+    low = {name: drawn.interval(name) for name in ("alpha_m", "alpha_layers")}
+    rows = [
+        (name, both.params[name], both.stderr[name], drawn.stderr[name], *low[name])
+        for name in ("alpha_m", "alpha_layers")
+    ]
+    console.say(console.table(rows, ("L(m, l)", "value", "stderr", "over models", "95% from", "to")))
+    console.say(f"width alone: {alone.params['alpha_m']:.3f}; rmse {alone.rmse:.4f} alone, {both.rmse:.4f} with depth")
+    return {"width": alone.to_dict(), "width_depth": both.to_dict(), "bootstrap": drawn.to_dict()}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from llmprobe.cache import atomic
 from llmprobe.conversions import build_once
 from llmprobe.errors import ConfigError, CorpusError
 from llmprobe.loss.corpus import Document, open_corpus
+from llmprobe.schedule import Schedule
 from llmprobe.settings import Count, Natural, Positive, Settings, Within
 
 BOS = "<s>"
@@ -150,6 +151,12 @@ def shape(config: Config, m: int) -> transformers.LlamaConfig:
     )
 
 
+def schedule(config: Config, m: int) -> Schedule:
+    """The learning rate at width m: a sixteenth of the steps to warm up, constant from there on."""
+    warmup = min(max(1, config.steps // 16), config.steps - 1)
+    return Schedule(peak=config.learning_rate * math.sqrt(64 / m), steps=config.steps, warmup=warmup)
+
+
 class Checkpoints(transformers.TrainerCallback):
     """Saves model and tokenizer at log-spaced steps, each folder whole or not at all."""
 
@@ -174,14 +181,14 @@ class Checkpoints(transformers.TrainerCallback):
 def train(config: Config, m: int, windows: torch.Tensor, tokenizer: transformers.PreTrainedTokenizerFast) -> None:
     """Train one width; the order of windows is the same for every width."""
     transformers.set_seed(config.seed)
-    model = transformers.LlamaForCausalLM(shape(config, m))
+    model, plan = transformers.LlamaForCausalLM(shape(config, m)), schedule(config, m)
     arguments = transformers.TrainingArguments(
         output_dir=str(config.out / "trainer"),
         max_steps=config.steps,
         per_device_train_batch_size=config.batch,
-        learning_rate=config.learning_rate * math.sqrt(64 / m),
+        learning_rate=plan.peak,
         lr_scheduler_type="constant_with_warmup",
-        warmup_steps=max(1, config.steps // 16),
+        warmup_steps=plan.warmup,
         adam_beta2=0.98,
         weight_decay=0.1,
         seed=config.seed,

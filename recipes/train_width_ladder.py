@@ -8,7 +8,8 @@ a point of one run and none is annealed.
 
 What it leaves is ordinary: checkpoints with their tokenizer in ``<out>/m<width>/step<step>``, held-out documents in
 ``heldout.jsonl`` and, in ``ladder.toml``, the families ``ladder`` (the last checkpoint of each width) and
-``ladder-m64`` (the checkpoints of one width). A width that is trained is not trained again; what is measured is kept.
+``ladder-m64`` (the checkpoints of one width), with the schedule of the learning rate. A width that is trained is not
+trained again; what is measured is kept.
 
     python recipes/train_width_ladder.py --quick      under four minutes on two cores
     python recipes/train_width_ladder.py              under half an hour; uses a GPU where there is one
@@ -28,7 +29,7 @@ from typing import Any
 import torch
 import transformers
 import tyro
-from ladder_training import Config, checked, cut, folder, prepare, saved_steps, train, write_text
+from ladder_training import Config, checked, cut, folder, prepare, saved_steps, schedule, train, write_text
 
 from llmprobe import console
 from llmprobe.errors import ConfigError, FitError, SourceError
@@ -93,13 +94,17 @@ def write_families(config: Config) -> None:
     def member(m: int, step: int) -> str:
         row: dict[str, Any] = {"id": str(folder(config, m, step)), "m": m, "layers": config.layers}
         row |= {"rows": config.vocabulary, "vocabulary": config.vocabulary, "tied": False, **about(config, m, step)}
+        row["peak_rate"] = schedule(config, m).peak
         return "  { " + ", ".join(f"{key} = {json.dumps(value)}" for key, value in row.items()) + " },\n"
 
     families = {"ladder": [(m, config.steps) for m in sorted(config.widths)]}
     families |= {f"ladder-m{m}": [(m, step) for step in saved_steps(config.steps)] for m in sorted(config.widths)}
+    known = {"tokens_per_step": config.batch * config.context, "steps": config.steps}
+    known["warmup_steps"] = schedule(config, config.widths[0]).warmup
+    plan = "".join(f"{key} = {value}\n" for key, value in known.items())
     text = "# Made by recipes/train_width_ladder.py. Ids are folders, as seen from where it was run.\n"
     for name, members in families.items():
-        text += f"\n[{name}]\nmembers = [\n{''.join(member(*which) for which in members)}]\n"
+        text += f"\n[{name}]\n{plan}members = [\n{''.join(member(*which) for which in members)}]\n"
     write_text(config.out / "ladder.toml", text)
 
 

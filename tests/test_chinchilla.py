@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from llmprobe.errors import SourceError
+from llmprobe.errors import FitError, SourceError
 from recipes import chinchilla
 from recipes.chinchilla import Config, download, main, read
+from recipes.chinchilla_depth import published_losses, width_and_depth
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def test_alpha_m_of_the_reconstruction(shared_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report = main(Config(data=shared_data / "chinchilla.csv", resamples=1000, out=tmp_path))
+    report = main(Config(data=shared_data / "chinchilla.csv", resamples=1000, draws=2, out=tmp_path))
     assert f"{report['k']['value']:.3f} {report['k']['stderr']:.3f}" == "2.502 0.032"
     value, error = report["alpha_m"]["value"], report["alpha_m"]["bootstrap_stderr"]
     assert value == pytest.approx(0.34731 * 2.502, abs=1e-3)
@@ -41,6 +42,14 @@ def test_alpha_m_of_the_reconstruction(shared_data: Path, tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert "published: 0.88 ± 0.06 from Chinchilla, 0.91 ± 0.04" in said
     assert (tmp_path / "chinchilla.png").stat().st_size > 10_000
+    assert (tmp_path / "width_depth_data.png").stat().st_size > 10_000
+    assert [row["kept"] for row in report["kept"] if row["loss"] == "huber"] == list(range(120, 241, 10))
+    (near,) = (row for row in report["kept"] if (row["loss"], row["kept"]) == ("linear", 200))
+    for name, published, error in (("d_model", 0.98, 0.08), ("n_layers", 1.2, 0.3), ("num_tokens", 0.30, 0.01)):
+        assert abs(near["params"][f"alpha_{name}"] - published) < error
+    (last,) = (row for row in report["kept"] if (row["loss"], row["kept"]) == ("huber", 240))
+    assert last["params"] == direct["params"]
+    assert set(report["selection"]) == {"120", "180", "210", "240"}
     assert json.loads((tmp_path / "results.json").read_text())["fit"]["n_points"] == 240
 
 
@@ -49,6 +58,24 @@ def test_without_widths_k_is_the_published_one(table: Path, tmp_path: Path) -> N
     assert report["k"] == {"value": 2.52, "stderr": 0.03, "source": "published, table A9"}
     assert report["width_depth_data"] is None
     assert report["fit"]["params"]["alpha_model_size"] == pytest.approx(0.35, abs=0.02)
+
+
+def test_width_and_depth_of_the_published_losses(shared_data: Path) -> None:
+    frame = published_losses(shared_data / "published" / "fig8b_losses.tsv")
+    assert len(frame) == 108
+    assert dict(zip(frame["model"], frame["layers"], strict=True))["pythia-1b"] == 16
+    alone, both, drawn = width_and_depth(frame, 50, seed=0)
+    assert alone.params["alpha_m"] == pytest.approx(0.9099, abs=1e-4)
+    assert (round(alone.rmse, 4), round(both.rmse, 4)) == (0.0721, 0.0617)
+    assert both.params["alpha_layers"] == pytest.approx(1.05, abs=0.01)
+    assert drawn.stderr["alpha_m"] > both.stderr["alpha_m"]  # losses of one model are not independent
+
+
+def test_a_model_without_layers_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "losses.tsv"
+    path.write_text("family\tmodel\tm\tcorpus\tL\nopt\topt-125m\t768\tc4\t3.0\nmine\tnobody-1b\t768\tc4\t3.0\n")
+    with pytest.raises(FitError, match="layers of nobody-1b"):
+        published_losses(path)
 
 
 def test_download_is_fetched_once_and_checked(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

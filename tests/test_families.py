@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llmprobe.errors import ConfigError
-from llmprobe.families import find_member, load_families, vocabulary
+from llmprobe.families import find_member, load_families, schedule, vocabulary
 
 
 def test_built_in_table_equals_the_reference(shared_data: Path) -> None:
@@ -51,6 +51,23 @@ def test_a_users_family_needs_no_code_and_wins(tmp_path: Path) -> None:
     assert [m.id for m in families["gpt2"].members] == ["gpt2"]
     assert "opt" in families
     assert find_member(families, "nobody/knows") is None
+
+
+def test_schedules_stand_in_the_table(tmp_path: Path) -> None:
+    pythia = load_families()["pythia"]
+    rates = {member.id.rpartition("-")[2]: plan.peak for member in pythia.members if (plan := schedule(pythia, member))}
+    names = ("14m", "31m", "70m", "160m", "410m", "1b", "1.4b", "2.8b", "6.9b", "12b")
+    assert rates == dict(zip(names, (1e-3, 1e-3, 1e-3, 6e-4, 3e-4, 2.5e-4, 2e-4, 1.6e-4, 1.2e-4, 1.2e-4), strict=True))
+    plan = schedule(pythia, pythia.members[2])
+    assert plan is not None
+    assert (plan.steps, plan.warmup, plan.final) == (143_000, 1430, 0.1)
+    path = tmp_path / "mine.toml"
+    path.write_text('[mine]\nsteps = 10\nwarmup_steps = 10\nmembers = [{ id = "me/a", m = 2, peak_rate = 0.1 }]\n')
+    mine = load_families(path)["mine"]
+    with pytest.raises(ConfigError, match="warm-up"):
+        schedule(mine, mine.members[0])
+    opt = load_families()["opt"]
+    assert schedule(opt, opt.members[0]) is None
 
 
 BAD = {

@@ -17,8 +17,9 @@ from checkpoints import make_model, make_tokenizer, save
 from loopback_hub import LoopbackHub
 
 from llmprobe.errors import ConfigError
-from llmprobe.families import load_families
+from llmprobe.families import load_families, schedule
 from llmprobe.observations import Observation, ObservationStore
+from llmprobe.schedule import Schedule
 
 RECIPES = Path(__file__).resolve().parents[1] / "recipes"
 
@@ -87,8 +88,8 @@ def test_checkpoint_dynamics_refuses_copied_weights_and_goes_on(
         repo.commits[f"{step:040x}"] = {path.name: path.read_bytes() for path in folder.iterdir()}
     toml = tmp_path / "mine.toml"
     toml.write_text(
-        '[mine]\nrevisions = "step{step}"\ntokens_per_step = 1_000\n'
-        'members = [ { id = "me/trained", m = 32, layers = 2 } ]\n'
+        '[mine]\nrevisions = "step{step}"\ntokens_per_step = 1_000\nsteps = 64\nwarmup_steps = 4\nfinal_rate = 0.1\n'
+        'members = [ { id = "me/trained", m = 32, layers = 2, peak_rate = 1e-3 } ]\n'
     )
     module = recipe("checkpoint_dynamics")
     config = module.Config(
@@ -105,6 +106,8 @@ def test_checkpoint_dynamics_refuses_copied_weights_and_goes_on(
     assert "failed: me/trained@step2: carries the same weights as me/trained@step16" in out
     assert "failed: me/trained@step16: carries the same weights as me/trained@step2" in out
     assert "failed: me/trained@step64: " in out
+    assert "offset none" in out  # both clocks are known
+    assert (tmp_path / "run" / "loss_in_training.png").stat().st_size > 10_000
     store = ObservationStore(tmp_path / "run" / "observations.jsonl")
     rows = store.select(metric="loss")
     assert [(r.step, r.tokens, r.revision) for r in rows] == [(s, 1000 * s, f"{s:040x}") for s in (1, 4, 8, 32)]
@@ -170,6 +173,22 @@ def test_loss_vs_width_recovers_a_law_with_published_offsets(tmp_path: Path) -> 
     assert result.params["E[opt/c4]"] == pytest.approx(2.2745, abs=1e-3)
 
 
+def test_clocks_are_told_apart() -> None:
+    module = recipe("checkpoint_clocks")
+    plan = Schedule(peak=1.0, steps=4000, warmup=400, final=0.02)
+    steps = np.unique(np.geomspace(4, 4000, 25).astype(int))
+    x = {"tokens": 100.0 * steps, "tau": plan.tau(steps)}
+    noise = np.exp(0.003 * np.random.default_rng(0).standard_normal(len(steps)))
+    for truth in x:
+        y = 1.0 + 4 * x[truth] ** -0.4 * noise
+        readings = [module.read(clock, column.tolist(), y.tolist()) for clock, column in x.items()]
+        lines = module.compared(readings, y.tolist())
+        assert any(line.startswith(f"{truth} fits better, offset shared") for line in lines), lines
+    flat = dict.fromkeys(x, 1.0 * steps)
+    same = [module.read(clock, column.tolist(), y.tolist()) for clock, column in flat.items()]
+    assert all(line.startswith("neither clock") for line in module.compared(same, y.tolist()))
+
+
 def test_width_ladder_trains_measures_and_is_not_trained_twice(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +217,9 @@ def test_width_ladder_trains_measures_and_is_not_trained_twice(
     assert [member.m for member in families["ladder"].members] == [16, 32, 48]
     steps = families["ladder-m16"].members
     assert [member.tokens for member in steps] == [32, 64, 128, 160]
+    plan = schedule(families["ladder-m16"], steps[-1])
+    assert plan is not None
+    assert (plan.peak, plan.steps, plan.warmup, plan.final) == (pytest.approx(8e-3), 5, 1, 1.0)
     model = transformers.AutoModelForCausalLM.from_pretrained(steps[-1].id)
     assert sum(p.numel() for p in model.parameters()) == steps[-1].params
     assert model.config.tie_word_embeddings is False

@@ -11,10 +11,11 @@ DESCRIPTION = "Train toy counterparts of language models; their runs are fitted 
 
 def commands() -> Mapping[str, type[console.Command]]:
     """The commands by name."""
+    from toymodels.commands.softmax import Softmax
     from toymodels.commands.superposition import Superposition
     from toymodels.commands.teacher_student import TeacherStudent
 
-    return {"superposition": Superposition, "teacher-student": TeacherStudent}
+    return {"superposition": Superposition, "softmax": Softmax, "teacher-student": TeacherStudent}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
