@@ -1,4 +1,4 @@
-"""Lines as a user would write them, for the type checker: `make check` sees every type, and that two wrong ones are caught.
+"""Lines as a user would write them, for `make check`: it sees every type, and that wrong ones are caught.
 
 An ignored error that is none is itself an error, so each ``type: ignore`` below asserts that its line is refused.
 """
