@@ -111,10 +111,26 @@ class Family:
 def load_families(*files: str | Path) -> dict[str, Family]:
     """The built-in families, then those of each file in turn; a later family of the same name replaces an earlier.
 
+    Parameters
+    ----------
+    files
+        TOML files of a user's own families, in the form of ``families.toml``; none by default.
+
+    Returns
+    -------
+    Families by name, the built-in ones first. Their widths, depths and counts of parameters are those of the published
+    configurations; what is not known is None.
+
     Raises
     ------
     ConfigError
         A file is not there or not TOML, or holds a key or a type that is not known.
+
+    Examples
+    --------
+    >>> pythia = load_families()["pythia"]
+    >>> [member.m for member in pythia.members][:3]
+    [128, 256, 512]
     """
     families = dict(_built_in())
     for file in files:

@@ -190,24 +190,44 @@ def fit_window(
 
     Parameters
     ----------
-    x, y
-        The curve, shape [n].
-    lo, hi
-        Ends of the stretch, in the unit of x. Both left out: `choose_window`.
+    x
+        Where the curve was measured, shape [n], positive; in any order.
+    y
+        The curve there, shape [n], positive.
+    lo
+        Lower end of the stretch, in the unit of x. Both ends left out: `choose_window`.
+    hi
+        Upper end of the stretch, in the unit of x.
     law
         A law of one x without groups; ``A x^(−α)`` when left out.
     per_decade
         A curve of more than 100 points is thinned to this many per decade first, so that its many late points do
         not outweigh its few early ones; None keeps all.
     tolerance
-        See `choose_window`.
-    sigma, loss, delta
+        See `choose_window`; without effect on a stretch that is given.
+    sigma
+        Standard error of each y, shape [n]; see `llmprobe.fitting.estimator.fit`.
+    loss
         See `llmprobe.fitting.estimator.fit`.
+    delta
+        See `llmprobe.fitting.estimator.fit`.
+
+    Returns
+    -------
+    The fit, the stretch and the rule that chose it, and the exponent on the stretches near it.
 
     Raises
     ------
     FitError
         One end without the other, no point inside, or what `fit` and `choose_window` refuse.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> t = np.geomspace(1, 1e4, 60)
+    >>> curve = 1 / (1 + t) ** 0.5
+    >>> round(fit_window(t, curve, 100, 10_000).exponent, 2)
+    0.5
     """
     law = law or PowerLawSum(("x",))
     if len(law.x) != 1 or law.grouped:

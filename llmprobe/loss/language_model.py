@@ -39,18 +39,31 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model ready to be evaluated.
+    """A causal language model ready to be evaluated; `load_model` makes it.
 
     Attributes
     ----------
-    model, tokenizer
-        As transformers loads them; the model is in evaluation mode.
-    source, revision
-        As asked for; the commit that was read, empty for local files.
-    dtype, device
-        Names of the type and the device the model computes in.
+    model
+        As transformers loads it, in evaluation mode.
+    tokenizer
+        Its tokenizer, as transformers loads it.
+    source
+        As asked for.
+    revision
+        The commit that was read, empty for local files.
+    dtype
+        Name of the type it computes in.
+    device
+        Name of the device it computes on.
     positions
-        Longest input it takes, or None if nothing bounds it.
+        Longest input it takes, in tokens, or None if nothing bounds it.
+
+    Examples
+    --------
+    >>> from llmprobe import load_model
+    >>> model = load_model("tiny", device="cpu")
+    >>> model.width, model.positions
+    (32, 64)
     """
 
     model: PreTrainedModel
@@ -79,12 +92,21 @@ def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> 
     device
         ``auto``, ``cpu``, ``cuda``, ``mps``; with several GPUs ``auto`` spreads the model over them.
 
+    Returns
+    -------
+    The model in evaluation mode, with every weight loaded from the checkpoint.
+
     Raises
     ------
     SourceError
         Model or tokenizer cannot be found or read.
     ConfigError
         Unknown dtype or device.
+
+    Examples
+    --------
+    >>> load_model("tiny", device="cpu").dtype
+    'float32'
     """
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}", expected=f"one of {', '.join(DTYPES)}")
