@@ -21,7 +21,7 @@ def read_table(path: Path, what: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", expected=f"a TOML file of {what}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
 
 
 def checked_row(kind: type[Row], where: str, row: Any, **given: Any) -> Row:
@@ -41,7 +41,7 @@ def checked_row(kind: type[Row], where: str, row: Any, **given: Any) -> Row:
     Raises
     ------
     ConfigError
-        The row is no table, or has an unknown key, a wrong type, a negative number, or lacks a key.
+        The row is not a table, or has an unknown key, a wrong type, a negative number, or lacks a key.
     """
     if not isinstance(row, dict):
         raise ConfigError(f"{where} is {row!r}", expected="a table of keys")

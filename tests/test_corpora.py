@@ -88,7 +88,7 @@ def test_bad_tables_and_data_sets_are_named(tmp_path: Path, hub: LoopbackHub) ->
         ("[mine]\nid = 3", r"id = 3; expected of type str"),
         ("[mine]\nid = 'me/x'\nbegins = '('", "no pattern"),
         ("mine = 3", "expected a table"),
-        ("[mine", "is no TOML"),
+        ("[mine", "is not valid TOML"),
     ):
         with pytest.raises(ConfigError, match=match):
             load_corpora(table(tmp_path, text))

@@ -40,7 +40,7 @@ def refit(
     y: np.ndarray | None = None,
     rounds: int = ROUNDS,
 ) -> Refits:
-    """Minimise each row from where it starts.
+    """Minimize each row from where it starts.
 
     Parameters
     ----------

@@ -128,7 +128,7 @@ def choose_window(
             f"{k} points", expected=f"at most {MOST}, as all stretches are tried", fix="thin the curve first"
         )
     first, last = np.triu_indices(k, 1)
-    # sums over any stretch by differences of running sums; centred, or the fourth powers lose digits
+    # sums over any stretch by differences of running sums; centered, or the fourth powers lose digits
     c = u - u.mean()
     columns = np.stack([np.ones(k), c, c**2, c**3, c**4, v, v * c, v * c**2, v**2])
     running = np.concatenate([np.zeros((len(columns), 1)), np.cumsum(columns, axis=1)], axis=1)
@@ -161,7 +161,7 @@ def choose_window(
         raise FitError(
             f"every stretch of {min_points} points over {min_decades} decades bends by more than {tolerance:.0%}",
             expected="a stretch that is straight in log x, log y",
-            fix="the curve is no power law there; raise the tolerance or fit an offset",
+            fix="the curve is not a power law there; raise the tolerance or fit an offset",
         )
     good = np.flatnonzero(straight)
     best = good[np.lexsort((bend[good], -length[good].round(9)))[0]]

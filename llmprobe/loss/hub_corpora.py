@@ -155,7 +155,7 @@ def _unreadable(corpus: NamedCorpus, error: Exception) -> CorpusError:
     return CorpusError(
         f"the corpus {corpus.name}, {corpus.id}{part}, cannot be read: {why}",
         expected="a data set of parquet or JSON files at the Hub, or a folder of such files",
-        fix="check the name and the connection; the same command goes on from there",
+        fix="check the name and the connection; run the same command to resume",
     )
 
 
@@ -174,5 +174,5 @@ def _corpus(where: str, name: str, row: Any) -> NamedCorpus:
     try:
         re.compile(corpus.begins)
     except re.error as error:
-        raise ConfigError(f"{where}: begins = {corpus.begins!r} is no pattern: {error}") from error
+        raise ConfigError(f"{where}: begins = {corpus.begins!r} is not a valid regular expression: {error}") from error
     return corpus

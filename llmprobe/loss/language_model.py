@@ -1,6 +1,6 @@
 """Load a causal language model and its tokenizer with transformers, from any source.
 
-A GGUF file is dequantised once and kept as safetensors in the cache, so that it loads in a moment afterwards.
+A GGUF file is dequantized once and kept as safetensors in the cache, so that it loads in a moment afterwards.
 No repository's own code is ever run (`trust_remote_code` stays off).
 """
 
@@ -177,7 +177,9 @@ def _folder(source: Source) -> tuple[str, str]:
     gguf = local_gguf(path) if path.is_dir() else path
     if gguf is not None and gguf.suffix == ".gguf":
         return str(_converted(gguf)), ""
-    raise SourceError(f"{path} is no whole model", expected="a folder with config.json and weights, or a .gguf file")
+    raise SourceError(
+        f"{path} is not a complete model", expected="a folder with config.json and weights, or a .gguf file"
+    )
 
 
 def _converted(gguf: Path) -> Path:
@@ -212,14 +214,14 @@ def _convert(gguf: Path, target: Path) -> None:
         raise SourceError(
             f"{gguf} does not load: {first_line(error)}", fix="the file is corrupt or its kind unknown"
         ) from error
-    quantised, report = loaded
+    quantized, report = loaded
     check_whole(str(gguf), report)
     # transformers will not save what it loaded as GGUF; the same weights in a plain model it will.
-    config = quantised.config
+    config = quantized.config
     vars(config).pop("quantization_config", None)
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(quantised.state_dict(), assign=True)
+    plain.load_state_dict(quantized.state_dict(), assign=True)
     plain.tie_weights()
     plain.save_pretrained(target)
     tokenizer.save_pretrained(target)

@@ -34,7 +34,7 @@ class DocumentSums:
 
     @property
     def stderr(self) -> float:
-        """Standard error of `loss` over documents (linearised ratio of sums); NaN for a single document."""
+        """Standard error of `loss` over documents (linearized ratio of sums); NaN for a single document."""
         d = len(self.nll)
         if d < 2:
             return math.nan

@@ -171,7 +171,7 @@ class TreeCheckpoint:
             raise SourceError(f"{name} of {self.label} has {source.size} bytes", expected=f"at most {JSON_LIMIT}")
         table = parsed_json(source, source.read(0, source.size))
         if not isinstance(table, dict):
-            raise SourceError(f"{name} of {self.label} is no JSON object", fix="download it again")
+            raise SourceError(f"{name} of {self.label} is not a JSON object", fix="download it again")
         return table
 
 
@@ -271,7 +271,7 @@ def open_local(path: Path) -> Checkpoint:
         return GgufCheckpoint(path)
     if path.suffix in FORMATS:
         return _SingleFile(LocalTree(path))
-    raise SourceError(f"{path} is no known kind of file", expected="a folder, a .safetensors, .bin or .gguf file")
+    raise SourceError(f"{path} has an unknown file type", expected="a folder, a .safetensors, .bin or .gguf file")
 
 
 class _SingleFile(TreeCheckpoint):

@@ -86,7 +86,7 @@ class TorchZipFile:
                 members = archive.infolist()
                 self._check(members)
                 if archive.comment or self.source.read(self.source.size - END, 4) != b"PK\5\6":
-                    raise zipfile.BadZipFile("it goes on after its directory")
+                    raise zipfile.BadZipFile("there are bytes after its directory")
                 if self.source.size - END - archive.start_dir - sum(_entry_size(m) for m in members) not in (0, END64):
                     raise zipfile.BadZipFile("its directory is not as long as it says")
                 skeleton, records = _skeleton(archive, members)
@@ -94,7 +94,7 @@ class TorchZipFile:
             raise
         except Exception as error:  # of whatever kind: the file is another's
             raise SourceError(
-                f"{self.source.name} is no readable torch zip: {_why(error)}",
+                f"{self.source.name} cannot be read as a torch zip: {_why(error)}",
                 expected="a file written by torch.save since torch 1.6",
                 fix="the file is truncated, corrupt or in the old format: take another revision or convert it",
             ) from error
@@ -108,7 +108,7 @@ class TorchZipFile:
                 fix="do not trust this file",
             ) from error
         except Exception as error:  # of whatever kind: the pickle is another's
-            raise SourceError(f"{self.source.name} is no readable torch zip: {_why(error)}") from error
+            raise SourceError(f"{self.source.name} cannot be read as a torch zip: {_why(error)}") from error
         if not isinstance(loaded, dict):
             raise SourceError(f"{self.source.name} holds a {type(loaded).__name__}", expected="a dictionary of tensors")
         return {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor) and v.numel()}, records

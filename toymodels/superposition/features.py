@@ -187,11 +187,11 @@ class Sampler:
         self.bits = self.n.bit_length()
 
     def state(self) -> UInt8[Tensor, "replicas bytes"]:
-        """What to keep to go on from the end of the current chunk; see `restore`."""
+        """What to keep to resume from the end of the current chunk; see `restore`."""
         return torch.stack([generator.get_state() for generator in self.generators])
 
     def restore(self, state: UInt8[Tensor, "replicas bytes"]) -> None:
-        """Go on where `state` was taken."""
+        """Resume where `state` was taken."""
         for generator, row in zip(self.generators, state, strict=True):
             generator.set_state(row.cpu())
 
