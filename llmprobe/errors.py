@@ -58,3 +58,9 @@ class StoreError(ProbeError):
 
 class ConfigError(ProbeError):
     """Settings contradict each other or the model: m > n, unknown names, wrong types."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line: its first, and the next where the first ends with a colon."""
+    lines = (str(error).strip() or type(error).__name__).split("\n")
+    return " ".join(" ".join(lines[: 1 + lines[0].rstrip().endswith(":")]).split())

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from llmprobe.errors import ConfigError
 from llmprobe.schedule import Schedule
 from llmprobe.settings import one_of
-from llmprobe.tables import checked_row, read_table
+from llmprobe.tables import checked_row, load_tables
 
 BUILT_IN = Path(__file__).with_name("families.toml")
 
@@ -132,10 +131,7 @@ def load_families(*files: str | Path) -> dict[str, Family]:
     >>> [member.m for member in pythia.members][:3]
     [128, 256, 512]
     """
-    families = dict(_built_in())
-    for file in files:
-        families.update(_read(Path(file).expanduser()))
-    return families
+    return load_tables(_family, "families", BUILT_IN, *files)
 
 
 def find_member(families: Mapping[str, Family], source: str) -> tuple[Family, Member] | None:
@@ -188,16 +184,6 @@ def schedule(family: Family, member: Member) -> Schedule | None:
     if member.peak_rate is None or family.steps is None:
         return None
     return Schedule(peak=member.peak_rate, steps=family.steps, warmup=family.warmup_steps, final=family.final_rate)
-
-
-@cache
-def _built_in() -> dict[str, Family]:
-    return _read(BUILT_IN)
-
-
-def _read(path: Path) -> dict[str, Family]:
-    table = read_table(path, "families")
-    return {name: _family(f"{path.name} [{name}]", name, row) for name, row in table.items()}
 
 
 def _family(where: str, name: str, row: Any) -> Family:

@@ -25,11 +25,12 @@ from transformers.utils import cached_file
 from llmprobe.cache import cache_dir
 from llmprobe.conversions import build_once
 from llmprobe.device import pick_device
-from llmprobe.errors import ConfigError, SourceError
+from llmprobe.errors import ConfigError, SourceError, first_line
 from llmprobe.loss.limits import positions_of
-from llmprobe.loss.loading import check_whole, first_line, load_config, load_whole, quiet
-from llmprobe.weights.checkpoint import gguf_parts, local_gguf, refuse_pointers
+from llmprobe.loss.loading import check_whole, load_config, load_whole, quiet
+from llmprobe.weights.checkpoint import refuse_pointers
 from llmprobe.weights.fingerprint import fingerprint
+from llmprobe.weights.gguf_checkpoint import gguf_parts, local_gguf
 from llmprobe.weights.gguf_header import read_header
 from llmprobe.weights.source import Source, parse_source
 

@@ -16,7 +16,7 @@ import zlib
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from llmprobe.errors import ProbeError, SourceError
+from llmprobe.errors import ProbeError, SourceError, first_line
 from llmprobe.weights.byte_source import ByteSource
 from llmprobe.weights.tensor import StoredTensor
 
@@ -94,7 +94,7 @@ class TorchZipFile:
             raise
         except Exception as error:  # of whatever kind: the file is another's
             raise SourceError(
-                f"{self.source.name} cannot be read as a torch zip: {_why(error)}",
+                f"{self.source.name} cannot be read as a torch zip: {first_line(error)[:200]}",
                 expected="a file written by torch.save since torch 1.6",
                 fix="the file is truncated, corrupt or in the old format: take another revision or convert it",
             ) from error
@@ -108,7 +108,7 @@ class TorchZipFile:
                 fix="do not trust this file",
             ) from error
         except Exception as error:  # of whatever kind: the pickle is another's
-            raise SourceError(f"{self.source.name} cannot be read as a torch zip: {_why(error)}") from error
+            raise SourceError(f"{self.source.name} cannot be read as a torch zip: {first_line(error)[:200]}") from error
         if not isinstance(loaded, dict):
             raise SourceError(f"{self.source.name} holds a {type(loaded).__name__}", expected="a dictionary of tensors")
         return {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor) and v.numel()}, records
@@ -161,10 +161,6 @@ def _entry_size(member: zipfile.ZipInfo) -> int:
     """Bytes of a member in the zip's directory."""
     name = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
     return 46 + len(name) + len(member.extra) + len(member.comment)
-
-
-def _why(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
 
 
 def _skeleton(
