@@ -45,3 +45,19 @@ def test_every_block_of_the_guide_works(
         ran.append(kind)
     assert (ran.count("sh"), ran.count("python"), ran.count("toml")) == (3, 3, 2)
     assert os.path.getsize(tmp_path / "runs" / "mine" / "report.html") > 10_000
+
+
+def test_what_the_table_names_is_there() -> None:
+    rows = [
+        line
+        for line in GUIDE.read_text(encoding="utf-8").splitlines()
+        if line.startswith(("| a ", "| an ", "| another ", "| frequencies "))
+    ]
+    assert len(rows) == 9
+    for row in rows:
+        where = row.split("|")[2]
+        names = re.findall(r"`([^`]+)`", where)
+        files = [GUIDE.parent / name for name in names if "." in name]
+        text = "".join(file.read_text(encoding="utf-8") for file in files)
+        assert files
+        assert all(re.search(rf"\b{name}\b", text) for name in names if "." not in name), row
