@@ -12,6 +12,7 @@ from checkpoints import make_model, make_tokenizer, save
 
 import llmprobe.cli
 import toymodels.cli
+from llmprobe.errors import ConfigError
 from llmprobe.weights import formats
 
 GUIDE = Path(__file__).resolve().parents[1] / "EXTENDING.md"
@@ -61,3 +62,10 @@ def test_what_the_table_names_is_there() -> None:
         text = "".join(file.read_text(encoding="utf-8") for file in files)
         assert files
         assert all(re.search(rf"\b{name}\b", text) for name in names if "." not in name), row
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".gguf", "json"])
+def test_a_suffix_has_one_reader_and_a_dot(suffix: str) -> None:
+    with pytest.raises(ConfigError, match="suffix"):
+        formats.register_format(suffix, formats.FORMATS[".bin"])
+    assert list(formats.FORMATS) == [".safetensors", ".bin"]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = (
     {"cli"},
     {"commands"},
-    {"study", "measurements", "interactive", "facts"},
+    {"study", "measurements", "plan", "interactive", "facts"},
     {"weights", "overlap", "loss", "report"},
 )
 GROUND, ERRORS = len(FLOORS), len(FLOORS) + 1
