@@ -209,7 +209,7 @@ def _stratified_counts(rng: np.random.Generator, n: int, strata: np.ndarray) -> 
 
 
 def _places(result: FitResult) -> np.ndarray:
-    """Rows in an order of their own, so that a seed draws the same resamples whatever order they came in."""
+    """Rows sorted by their content, so that a seed draws the same resamples whatever order they came in."""
     return np.lexsort((result.data.y, *result.data.x.values()))
 
 

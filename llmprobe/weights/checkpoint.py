@@ -136,7 +136,8 @@ class TreeCheckpoint:
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file:
             raise SourceError(
-                f"the index of {self.label} names {file!r}, outside the checkpoint", fix="do not trust it"
+                f"the index of {self.label} names {file!r}, outside the checkpoint",
+                fix="do not open it, take the model from its publisher",
             )
         return file
 

@@ -138,7 +138,8 @@ class TorchZipFile:
             raise SourceError(f"{self.source.name} holds two members of one name", fix="do not trust this file")
         if sum(m.file_size for m in members if "/data/" not in m.filename) > PICKLE_BYTES:
             raise SourceError(
-                f"{self.source.name} holds a pickle of more than {PICKLE_BYTES} bytes", fix="do not trust it"
+                f"{self.source.name} holds a pickle of more than {PICKLE_BYTES} bytes",
+                fix="it is not an ordinary checkpoint: do not open it, take the model from its publisher",
             )
         if any(members) and min(member.header_offset for member in members) > 0:
             raise SourceError(f"{self.source.name} has something before its first member", fix="do not trust this file")

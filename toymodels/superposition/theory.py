@@ -1,4 +1,4 @@
-"""Closed forms to hold the toy models against.
+"""Closed forms that the toy models are compared with.
 
 Superposition, arXiv:2505.10465: where decay leaves the rarer features unlearned (weak superposition) the loss is
 what these features carry; where growth makes all of them share the width (strong superposition) it is the squared

@@ -114,11 +114,11 @@ def descend(
     Parameters
     ----------
     ks
-        Dimensions K of each run; passed over by students without superposition.
+        Dimensions K of each run; ignored by students without superposition.
     until
         Last time t; the student's own when left out.
     bar
-        Told of steps to come and of steps done.
+        Progress bar: its total and its count are steps.
 
     Raises
     ------
