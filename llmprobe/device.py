@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from llmprobe.errors import ConfigError
@@ -24,3 +27,20 @@ def pick_device(device: str = "auto") -> str:
             f"device {device!r} is not available or not usable here", expected="auto, cpu, cuda or mps"
         ) from error
     return device
+
+
+def pick_double(device: str = "auto") -> torch.device:
+    """A device that knows float64: the CPU in place of MPS, which does not."""
+    place = torch.device(pick_device(device))
+    return torch.device("cpu") if place.type == "mps" else place
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Products on a CPU take this many cores inside the block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -10,12 +10,13 @@ import torch
 from llmprobe.errors import ConfigError, StoreError
 from llmprobe.measurements import OVERLAP_METRICS
 from llmprobe.overlap.statistics import overlap_statistics
+from toymodels.seeds import stream
 from toymodels.superposition import training
 from toymodels.superposition.config import PRESETS, WIDTHS, SuperpositionConfig, preset
 from toymodels.superposition.features import Sampler, frequencies
 from toymodels.superposition.gradient import forward
 from toymodels.superposition.result import identities
-from toymodels.superposition.training import initial, schedule, stream, train, train_replicas
+from toymodels.superposition.training import initial, schedule, train, train_replicas
 
 TINY = SuperpositionConfig(n=60, m=5, batch=128, steps=300, seed=3, average=50)
 

@@ -63,6 +63,8 @@ class TorchZipFile:
         if mark != b"PK\3\4":
             raise SourceError(f"{member.filename} of {self.source.name} has no header", fix="download it again")
         start = member.header_offset + LOCAL_HEADER.size + name_length + extra_length
+        if start + member.file_size > self.source.size:
+            raise SourceError(f"{member.filename} of {self.source.name} reaches past its end", fix="download it again")
         span = 1 + sum((size - 1) * step for size, step in zip(tensor.shape, tensor.stride(), strict=True))
         itemsize = tensor.dtype.itemsize
         first, length = tensor.storage_offset() * itemsize, span * itemsize

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from llmprobe.device import pick_device
+from llmprobe.device import pick_double, torch_threads
 from llmprobe.errors import ConfigError
 from toymodels.softmax.config import SoftmaxConfig
 from toymodels.softmax.result import SoftmaxResult
@@ -51,13 +51,9 @@ def run_all(
     ConfigError
         A run diverged.
     """
-    place = torch.device(pick_device(device))
-    if place.type == "mps":
-        place = torch.device("cpu")  # losses are summed in float64, which MPS has not
+    place = pick_double(device)  # losses are summed in float64
     found: dict[int, SoftmaxResult] = {}
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         total = sum(c.steps for c in configs)
         with tqdm(total=total, desc="softmax", unit="step", disable=not progress, leave=False) as bar:
             for part in programs(configs, place.type):
@@ -66,8 +62,6 @@ def run_all(
                 seconds = (time.perf_counter() - began) / len(part)
                 for k, index in enumerate(part):
                     found[index] = SoftmaxResult(some[k], steps, losses[:, k], float(first[k]), seconds, str(place))
-    finally:
-        torch.set_num_threads(before)
     return [found[index] for index in range(len(configs))]
 
 

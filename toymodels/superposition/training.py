@@ -13,19 +13,18 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from llmprobe.device import pick_device
+from llmprobe.device import pick_device, torch_threads
 from llmprobe.errors import ConfigError, StoreError
 from llmprobe.observations import Scalar
+from toymodels.seeds import stream
 from toymodels.superposition.checkpoint import own_checkpoint, read_checkpoint, write_checkpoint
 from toymodels.superposition.config import SuperpositionConfig
 from toymodels.superposition.features import CHUNK_EVENTS, Batch, Sampler
@@ -98,7 +97,7 @@ def train_replicas(
     place = torch.device(pick_device(device))
     _check_memory(configs, place)
     try:
-        with _torch_threads(threads), own_checkpoint(checkpoint) as own:
+        with torch_threads(threads), own_checkpoint(checkpoint) as own:
             run = Run(configs, place, block_bytes, dtype, compiled=compiled)
             if own is not None:
                 run.resume(own)
@@ -221,21 +220,6 @@ class Run:
 
     def _identity(self) -> str:
         return json.dumps([asdict(c) for c in self.configs], sort_keys=True)
-
-
-@contextmanager
-def _torch_threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def stream(seed: int, purpose: str) -> int:
-    """A seed of its own for each use of a run's seed."""
-    return int(np.random.SeedSequence([seed, *purpose.encode()]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def initial(config: SuperpositionConfig) -> Float[Tensor, "n m1"]:

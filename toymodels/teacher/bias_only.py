@@ -17,7 +17,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from llmprobe.errors import ConfigError
-from toymodels.superposition.training import stream
+from toymodels.seeds import stream
 from toymodels.teacher.curve import Curve, Recorder
 from toymodels.teacher.students import Student, start
 from toymodels.teacher.theory import RECORD_LAWS, Task

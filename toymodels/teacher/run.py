@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from llmprobe.device import pick_device
+from llmprobe.device import pick_double, torch_threads
 from llmprobe.observations import ObservationStore
 from toymodels.teacher.bias_only import learn_biases
 from toymodels.teacher.config import TeacherConfig
@@ -76,15 +76,11 @@ def _trained(
     progress: bool = False,
 ) -> Iterator[tuple[int, TeacherResult]]:
     """Results with their places in `configs`, program by program."""
-    place = torch.device(pick_device(device))
-    if place.type == "mps":
-        place = torch.device("cpu")  # losses are summed in float64, which MPS has not
+    place = pick_double(device)  # losses are summed in float64
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, c in enumerate(configs):
         groups.setdefault((c.chosen_student, c.n, c.time), []).append(index)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with torch_threads(threads):
         for members in groups.values():
             size = max(1, NUMBERS[place.type] // configs[members[0]].n ** 2)
             for first in range(0, len(members), size):
@@ -98,8 +94,6 @@ def _trained(
                     (index, TeacherResult(c, curve, seconds, str(place)))
                     for index, c, curve in zip(part, some, curves, strict=True)
                 )
-    finally:
-        torch.set_num_threads(before)
 
 
 def _curves(configs: Sequence[TeacherConfig], device: torch.device, dtype: torch.dtype, bar: Any) -> list[Curve]:

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from toymodels.seeds import stream
 from toymodels.superposition.features import Batch, Sampler
-from toymodels.superposition.training import stream
 from toymodels.teacher.students import Student
 from toymodels.teacher.theory import Task
 

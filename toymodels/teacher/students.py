@@ -19,7 +19,7 @@ from torch import Tensor
 
 from llmprobe.errors import ConfigError
 from llmprobe.settings import Count, Positive, Settings, one_of
-from toymodels.superposition.training import stream
+from toymodels.seeds import stream
 from toymodels.teacher.theory import Task
 
 TOY_STEPS = 2000  # of the superposition toy whose W is taken
