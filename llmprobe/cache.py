@@ -134,7 +134,7 @@ def places(folder: Path, name: str, suffix: str = "") -> list[Path]:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or a folder with all that is in it; what is not there is no error."""
+    """Remove a file or a folder with all that is in it; what is not there is not an error."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

@@ -11,14 +11,19 @@ class ProbeError(Exception):
     read
         What was found, with its name: ``"model.safetensors ends after 812 of 4096 bytes"``.
     expected
-        What would have been right.
+        What would have been right; empty where there is no more to say.
     fix
-        What the user can do about it.
+        What the user can do about it; empty where nothing can be done.
 
     Attributes
     ----------
     measured
         Results, as ``--json`` prints them, that were finished and could not be stored: they are printed with the error.
+
+    Examples
+    --------
+    >>> print(ProbeError("--context 0", expected="a count of 1 or more", fix="leave it out for 1024"))
+    --context 0; expected a count of 1 or more; leave it out for 1024
     """
 
     def __init__(self, read: str, *, expected: str = "", fix: str = "") -> None:
@@ -53,3 +58,9 @@ class StoreError(ProbeError):
 
 class ConfigError(ProbeError):
     """Settings contradict each other or the model: m > n, unknown names, wrong types."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in one line: its first, and the next where the first ends with a colon."""
+    lines = (str(error).strip() or type(error).__name__).split("\n")
+    return " ".join(" ".join(lines[: 1 + lines[0].rstrip().endswith(":")]).split())

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from llmprobe.errors import ConfigError
 from llmprobe.schedule import Schedule
 from llmprobe.settings import one_of
-from llmprobe.tables import checked_row, read_table
+from llmprobe.tables import checked_row, load_tables
 
 BUILT_IN = Path(__file__).with_name("families.toml")
 
@@ -111,15 +110,28 @@ class Family:
 def load_families(*files: str | Path) -> dict[str, Family]:
     """The built-in families, then those of each file in turn; a later family of the same name replaces an earlier.
 
+    Parameters
+    ----------
+    files
+        TOML files of a user's own families, in the form of ``families.toml``; none by default.
+
+    Returns
+    -------
+    Families by name, the built-in ones first. Their widths, depths and counts of parameters are those of the published
+    configurations; what is not known is None.
+
     Raises
     ------
     ConfigError
         A file is not there or not TOML, or holds a key or a type that is not known.
+
+    Examples
+    --------
+    >>> pythia = load_families()["pythia"]
+    >>> [member.m for member in pythia.members][:3]
+    [128, 256, 512]
     """
-    families = dict(_built_in())
-    for file in files:
-        families.update(_read(Path(file).expanduser()))
-    return families
+    return load_tables(_family, "families", BUILT_IN, *files)
 
 
 def find_member(families: Mapping[str, Family], source: str) -> tuple[Family, Member] | None:
@@ -172,16 +184,6 @@ def schedule(family: Family, member: Member) -> Schedule | None:
     if member.peak_rate is None or family.steps is None:
         return None
     return Schedule(peak=member.peak_rate, steps=family.steps, warmup=family.warmup_steps, final=family.final_rate)
-
-
-@cache
-def _built_in() -> dict[str, Family]:
-    return _read(BUILT_IN)
-
-
-def _read(path: Path) -> dict[str, Family]:
-    table = read_table(path, "families")
-    return {name: _family(f"{path.name} [{name}]", name, row) for name, row in table.items()}
 
 
 def _family(where: str, name: str, row: Any) -> Family:

@@ -33,12 +33,19 @@ def overlap_statistics(
         A matrix of shape [n, m], or a source to read one from: ``org/name``, a folder, a file.
     method
         ``exact`` visits all pairs, ``sampled`` visits `rows` random rows against all rows, ``auto`` chooses by cost.
-    rows, seed
-        Size and seed of the sample.
+    rows
+        Size of the sample; without effect on ``exact``.
+    seed
+        Seed of the sample.
     drop_zero_rows
         Leave out rows of norm zero instead of refusing them.
     progress
         Show a progress bar on stderr.
+
+    Returns
+    -------
+    Mean |cos|, mean cos² and the share of represented rows, with standard errors where they were sampled; cosines have
+    no unit.
 
     Raises
     ------
@@ -47,12 +54,18 @@ def overlap_statistics(
     SourceError
         The source cannot be read.
 
+    Notes
+    -----
+    arXiv:2505.10465, section 4 and Figure 8a.
+
     Examples
     --------
     >>> import torch
     >>> found = overlap_statistics(torch.eye(4).repeat(2, 1) + torch.arange(8.0)[:, None] / 100)
     >>> found.n, found.m, found.method
     (8, 4, 'exact')
+    >>> overlap_statistics("tiny", method="sampled", rows=2).m
+    32
     """
     if isinstance(W, str):
         from llmprobe.weights.unembedding import read_unembedding
@@ -70,6 +83,10 @@ def compare(run_dir: str | Path) -> pd.DataFrame:
     run_dir
         Folder with ``observations.jsonl``.
 
+    Returns
+    -------
+    A row per exponent: what was measured, its value, standard error and 95 % interval, and the published value.
+
     Raises
     ------
     StoreError
@@ -77,7 +94,13 @@ def compare(run_dir: str | Path) -> pd.DataFrame:
 
     Examples
     --------
-    >>> compare("runs/quickstart")  # doctest: +SKIP
+    >>> from llmprobe import Observation, ObservationStore
+    >>> store = ObservationStore("runs/line/observations.jsonl")
+    >>> for m in (64, 128, 256, 512):
+    ...     store.append(Observation(study="line", source_kind="toy", metric="loss", value=4 / m, model=f"w{m}", m=m))
+    >>> table = compare("runs/line")
+    >>> round(float(table["exponent"].iloc[0]), 3)
+    1.0
     """
     import pandas as pd
 

@@ -16,8 +16,8 @@ from llmprobe.study import Result, Work
 
 if TYPE_CHECKING:
     from llmprobe.loss.corpus import Corpus
-    from llmprobe.loss.evaluate import LossResult
     from llmprobe.loss.language_model import LanguageModel
+    from llmprobe.loss.result import LossResult
     from llmprobe.overlap.statistics import OverlapStatistics
     from llmprobe.weights.unembedding import Unembedding
 

@@ -1,162 +1,31 @@
 """One row per measurement, kept in an append-only JSONL file that survives being killed.
 
-A language model and a toy run write the same `Observation`; `fit` and `report` read nothing else. Rows are
-appended whole, flushed and locked, so several processes may share a store. Each line ends with a checksum: a
-torn or damaged line is named in a warning and left out, and everything else is read. Arrays (a trained W, a
-loss curve) lie beside the rows as safetensors, one file per key.
+Rows are appended whole, flushed and locked, so several processes may share a store. Each line ends with a checksum: a
+torn or damaged line is named in a warning and left out, and everything else is read. Arrays (a trained W, a loss
+curve) lie beside the rows as safetensors, one file per key. What a row says is in `llmprobe.identity`.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import logging
-import math
 import os
-import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from llmprobe import lines
 from llmprobe.cache import atomic
 from llmprobe.errors import StoreError
+from llmprobe.identity import Identity, Observation
 from llmprobe.provenance import Provenance, Scalar
 
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
+__all__ = ["Identity", "Observation", "ObservationStore", "Provenance", "Scalar"]
 log = logging.getLogger(__name__)
-KEY = re.compile("[0-9a-f]{16}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Identity:
-    """What was asked for: enough to say before a measurement whether it has been made.
-
-    What was granted (a context cut to the model's positions, the width that was found, the commit that was read) is
-    no part of it; that stands in the `Observation`.
-
-    Attributes
-    ----------
-    study
-        What the measurement belongs to.
-    source_kind
-        ``llm``, ``toy`` or ``published``.
-    metric
-        ``loss``, ``mean_sq_cos``, ...
-    model, corpus
-        Source of the model as it was typed, and name of the corpus; empty where there is none.
-    settings
-        What else was asked for: context, dtype, seed, weight decay, ...
-    """
-
-    study: str
-    source_kind: Literal["llm", "toy", "published"]
-    metric: str
-    model: str = ""
-    corpus: str = ""
-    settings: Mapping[str, Scalar] = field(default_factory=dict)
-
-    @property
-    def key(self) -> str:
-        """16 hex digits that stand for the identity."""
-        return digest({f.name: getattr(self, f.name) for f in fields(self)} | {"settings": dict(self.settings)})
-
-    def observe(self, value: float, *, record: Mapping[str, Any] | None = None, **columns: Any) -> Observation:
-        """The observation of this identity.
-
-        Parameters
-        ----------
-        value
-            What was measured; see `Observation`.
-        record
-            How it came about, beside the environment; see `Provenance`.
-        columns
-            Other columns of the observation.
-        """
-        about = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "settings"}
-        provenance = Provenance.here(self.settings, **(record or {}))
-        return Observation(**about, **columns, value=value, provenance=provenance, key=self.key)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Observation:
-    """One measured number.
-
-    Attributes
-    ----------
-    study, source_kind, family, model, revision, corpus
-        What was measured, on what. `source_kind` is ``llm``, ``toy`` or ``published``.
-    m, depth, n, n_params
-        Width, layers, vocabulary rows (features for a toy), parameters.
-    tokens, step
-        Training tokens seen; training step.
-    metric, value, stderr, unit, n_samples
-        ``loss`` in ``nats``, ``mean_sq_cos`` in ``1``, ...; `stderr` is one standard error of `value`.
-    provenance
-        See `Provenance`.
-    key
-        That of its `Identity`; a row without one (written by hand) takes a hash of all that is not its value.
-    """
-
-    study: str
-    source_kind: Literal["llm", "toy", "published"]
-    metric: str
-    value: float
-    unit: str = "1"
-    family: str = ""
-    model: str = ""
-    revision: str = ""
-    corpus: str = ""
-    m: int | None = None
-    depth: int | None = None
-    n: int | None = None
-    n_params: int | None = None
-    tokens: int | None = None
-    step: int | None = None
-    stderr: float | None = None
-    n_samples: int | None = None
-    provenance: Provenance = field(default_factory=Provenance)
-    key: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.key:
-            measured = {"value", "stderr", "n_samples", "unit", "provenance", "key"}
-            columns = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in measured}
-            object.__setattr__(self, "key", digest({**columns, "settings": dict(self.provenance.settings)}))
-        if not math.isfinite(self.value):
-            raise StoreError(
-                f"{self.metric} of {self.model or self.study} is {self.value}",
-                expected="a finite number",
-                fix="a measurement that failed is not stored; look at its log",
-            )
-
-    def to_json(self) -> str:
-        """One line of the store, its checksum last."""
-        return lines.sealed(json.dumps(lines.finite(asdict(self)), separators=(",", ":")))
-
-    @classmethod
-    def from_json(cls, line: str) -> Observation:
-        """The row of one line.
-
-        Raises
-        ------
-        ValueError
-            The line is not JSON, has unknown or missing columns, or does not match its checksum. A line without
-            a checksum (written by hand) is taken as it stands.
-        """
-        row = lines.parsed(line)
-        if not KEY.fullmatch(row.get("key", "")):
-            row.pop("key", None)
-        row["provenance"] = Provenance(**lines.provenance(row.get("provenance")))
-        try:
-            return cls(**row)
-        except (TypeError, StoreError) as error:
-            raise ValueError(str(error)) from error
 
 
 class ObservationStore:
@@ -166,6 +35,18 @@ class ObservationStore:
     ----------
     path
         The JSONL file; its folder is made at the first write. Arrays go to ``<folder>/arrays/<key>.safetensors``.
+
+    Raises
+    ------
+    StoreError
+        On reading or writing, not when it is made: the file cannot be read or written, or the disk is full.
+
+    Examples
+    --------
+    >>> store = ObservationStore("runs/mine/observations.jsonl")
+    >>> store.append(Observation(study="mine", source_kind="published", metric="loss", value=3.1, m=768))
+    >>> [row.value for row in store.select(metric="loss", m=768)]
+    [3.1]
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -279,12 +160,6 @@ class ObservationStore:
             return []
         except OSError as error:
             raise StoreError(f"cannot read {self.path}: {error.strerror}") from error
-
-
-def digest(identity: Mapping[str, Any]) -> str:
-    """16 hex digits of a table."""
-    text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _encodable(value: Any) -> Any:

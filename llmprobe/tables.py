@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import MISSING, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -21,7 +23,32 @@ def read_table(path: Path, what: str) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", expected=f"a TOML file of {what}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is no TOML: {error}") from error
+        raise ConfigError(f"{path} is not valid TOML: {error}") from error
+
+
+def load_tables(make: Callable[[str, str, Any], Row], what: str, built_in: Path, *files: str | Path) -> dict[str, Row]:
+    """Rows by name of a table built in, then of each file in turn; a later row of the same name replaces an earlier.
+
+    Parameters
+    ----------
+    make
+        A row from what to call it in errors, its name, and what the file says.
+    what
+        What the rows are, in the plural.
+    built_in
+        The file that the package carries, read once.
+    files
+        A user's own.
+
+    Raises
+    ------
+    ConfigError
+        A file is not there or not TOML, or holds a row that `make` refuses.
+    """
+    rows = dict(_built_in(make, what, built_in))
+    for file in files:
+        rows.update(_rows(make, what, Path(file).expanduser()))
+    return rows
 
 
 def checked_row(kind: type[Row], where: str, row: Any, **given: Any) -> Row:
@@ -41,7 +68,7 @@ def checked_row(kind: type[Row], where: str, row: Any, **given: Any) -> Row:
     Raises
     ------
     ConfigError
-        The row is no table, or has an unknown key, a wrong type, a negative number, or lacks a key.
+        The row is not a table, or has an unknown key, a wrong type, a negative number, or lacks a key.
     """
     if not isinstance(row, dict):
         raise ConfigError(f"{where} is {row!r}", expected="a table of keys")
@@ -59,3 +86,12 @@ def checked_row(kind: type[Row], where: str, row: Any, **given: Any) -> Row:
         if type(value) is int and value < 0:
             raise ConfigError(f"{where}: {key} = {value}", expected="not negative")
     return kind(**row, **given)
+
+
+@cache
+def _built_in(make: Callable[[str, str, Any], Row], what: str, path: Path) -> dict[str, Row]:
+    return _rows(make, what, path)
+
+
+def _rows(make: Callable[[str, str, Any], Row], what: str, path: Path) -> dict[str, Row]:
+    return {name: make(f"{path.name} [{name}]", name, row) for name, row in read_table(path, what).items()}

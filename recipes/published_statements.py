@@ -159,7 +159,7 @@ def densities() -> list[Statement]:
     span = f"{value.iloc[0]:.2f} at E = 1 to {value.iloc[-1]:.2f} at 7.5"
     return [
         statement("density leaves α_m alone", value / mean, f"{span}, χ² = {chi2:.1f} of {len(value) - 1}"),
-        statement("density: α_m = 1.1, as labelled", value / 1.1, f"{span} over all widths"),
+        statement("density: α_m = 1.1, as labeled", value / 1.1, f"{span} over all widths"),
     ]
 
 

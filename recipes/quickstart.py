@@ -1,4 +1,4 @@
-"""A first whole: a real language model, a toy model in two regimes, and one fit that judges both.
+"""A first run of everything: a real language model, a toy model in two regimes, and one fit that judges both.
 
 Measures the sample model's overlaps and loss, trains a toy of superposition at six widths with growth (strong
 superposition) and with decay (weak), fits every width law with the same code, and writes one page. Under five

@@ -152,7 +152,7 @@ def main(config: Config) -> list[Found]:
             [TeacherConfig(n, k, a, b, "small", superposed, config.seed, options=options) for a, b in TASKS]
             for superposed in (True, False)
         )
-        control = bare[0].row  # students that differ in what their controls lack share one
+        control = bare[0].chosen_student  # students that differ in what their controls lack share one
         if control not in controls:
             controls[control] = run_missing(bare, store, **place)
         found.append(Found(choice, run_missing(runs, store, **place), controls[control]))

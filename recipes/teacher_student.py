@@ -72,17 +72,7 @@ def main(config: Config) -> None:
     n = config.n or (256 if config.quick else 1024)
     seeds = config.seeds or ((0,) if config.quick else (0, 1, 2))
     options: dict[str, Any] = {"device": config.device, "threads": config.threads, "progress": True}
-    named: dict[tuple[str, bool], list[TeacherResult]] = {}
-    for name, superposed in product(NAMED, (True, False)):
-        console.progress(f"{name}, {'K < N' if superposed else 'K = N'}")
-        size = min(n, LARGEST.get(name, n))
-        grid = [
-            TeacherConfig(size, size // NAMED[name], a, b, name, superposed, seed)
-            for a in config.a
-            for b in config.b
-            for seed in seeds
-        ]
-        named[name, superposed] = run_missing(grid, store, **options)
+    named = trained(config, store, n, seeds, options)
     records = record_law(config.record_n, (1.5, 2.0), seeds)
     scanned = scan(config, store, options)
     lines = [
@@ -119,6 +109,24 @@ def main(config: Config) -> None:
     for title, figure in drawn.items():
         save(figure, str(config.out / f"{title}.png"))
     console.say(f"\nreport and figures in {config.out.resolve()}")
+
+
+def trained(
+    config: Config, store: ObservationStore, n: int, seeds: Sequence[int], options: dict[str, Any]
+) -> dict[tuple[str, bool], list[TeacherResult]]:
+    """Runs over a, b and seeds of each student named, with superposition and without."""
+    named: dict[tuple[str, bool], list[TeacherResult]] = {}
+    for name, superposed in product(NAMED, (True, False)):
+        console.progress(f"{name}, {'K < N' if superposed else 'K = N'}")
+        size = min(n, LARGEST.get(name, n))
+        grid = [
+            TeacherConfig(size, size // NAMED[name], a, b, name, superposed, seed)
+            for a in config.a
+            for b in config.b
+            for seed in seeds
+        ]
+        named[name, superposed] = run_missing(grid, store, **options)
+    return named
 
 
 def record_law(n: int, exponents: Sequence[float], seeds: Sequence[int]) -> list[tuple[Record, tuple[object, ...]]]:

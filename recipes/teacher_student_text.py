@@ -57,7 +57,7 @@ def grid_rows(named: Named) -> list[tuple[object, ...]]:
                     unsuperposed_exponent(a, b),
                     mean([run.acceleration for run in runs]),
                     mean([run.end_over_zero for run in runs]),
-                    mean([run.own_share for run in runs]),
+                    mean([run.self_share for run in runs]),
                 )
             )
     return rows
@@ -74,14 +74,14 @@ def verdicts(named: Named) -> list[str]:
         lines.append(
             f"- `{name}`: {mean(values):.2f} ± {spread(values):.2f} over {len(values)} runs, where theory without "
             f"superposition spreads by ± {spread(theory):.2f}; {above} windows end above the zero function's loss; own "
-            f"outputs carry {mean([run.own_share for run in runs]):.0%} of the fall; "
+            f"outputs carry {mean([run.self_share for run in runs]):.0%} of the fall; "
             + acceleration([run.acceleration for run in runs])
-            + shut(named[name, False])
+            + dead_note(named[name, False])
         )
     return [*lines, ""]
 
 
-def shut(controls: Sequence[TeacherResult]) -> str:
+def dead_note(controls: Sequence[TeacherResult]) -> str:
     """How many controls cannot learn all of their teacher, as a sentence; nothing where all can."""
     dead = [run.curve.dead for run in controls if run.curve.dead > MANY_DEAD]
     if not dead:
@@ -124,7 +124,7 @@ def scan_row(name: str, k: int, results: Sequence[TeacherResult]) -> tuple[objec
         mean(values),
         spread(values),
         max((run.end_over_zero for run in runs), default=math.nan),
-        mean([run.own_share for run in runs]),
+        mean([run.self_share for run in runs]),
         mean([run.curve.dead for run in runs]),
         "yes" if gathered else "no",
         "yes" if learning else "no",
@@ -158,7 +158,7 @@ def traps(scanned: Sequence[Scanned], n: int) -> list[str]:
     ]
     gain = max((row[-1] - row[-2] for row in adam), default=math.nan)
     above = [
-        (name, *(mean([getattr(run, what) for run in runs.values()]) for what in ("end_over_zero", "own_share")))
+        (name, *(mean([getattr(run, what) for run in runs.values()]) for what in ("end_over_zero", "self_share")))
         for name, runs in by_name.items()
         if any(run.end_over_zero > 1 for run in runs.values())
     ]

@@ -36,7 +36,7 @@ from llmprobe.errors import ConfigError, FitError, SourceError
 from llmprobe.fitting import PowerLawSum, fit
 from llmprobe.fitting.law import Offset
 from llmprobe.loss.corpus import open_corpus
-from llmprobe.loss.evaluate import DocumentSums, paired_difference
+from llmprobe.loss.result import DocumentSums, paired_difference
 from llmprobe.measurements import LossSettings, OverlapSettings, loss_work, overlap_work
 from llmprobe.observations import Observation, ObservationStore
 from llmprobe.report.write import write_report

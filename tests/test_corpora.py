@@ -86,9 +86,9 @@ def test_bad_tables_and_data_sets_are_named(tmp_path: Path, hub: LoopbackHub) ->
         ("[mine]\nname = 'x'", r"\[mine\] has the unknown key name; expected among id, title"),
         ("[mine]\ntitle = 'x'", r"\[mine\] lacks id"),
         ("[mine]\nid = 3", r"id = 3; expected of type str"),
-        ("[mine]\nid = 'me/x'\nbegins = '('", "no pattern"),
+        ("[mine]\nid = 'me/x'\nbegins = '('", "is not a valid regular expression"),
         ("mine = 3", "expected a table"),
-        ("[mine", "is no TOML"),
+        ("[mine", "is not valid TOML"),
     ):
         with pytest.raises(ConfigError, match=match):
             load_corpora(table(tmp_path, text))

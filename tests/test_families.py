@@ -78,7 +78,7 @@ BAD = {
     "lacks m": '[f]\nmembers = [{ id = "a/b" }]',
     "no members": "[f]\ntitle = 'x'",
     "twice": '[f]\nmembers = [{ id = "a/b", m = 2 }, { id = "a/b", m = 2 }]',
-    "no TOML": "[f\n",
+    "not valid TOML": "[f\n",
 }
 
 

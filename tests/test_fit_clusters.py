@@ -74,8 +74,8 @@ def test_clusters_move_errors_and_nothing_else() -> None:
     m, y, cluster = clustered_line()
     alone, together = fit(PowerLawSum(), m, y), fit(PowerLawSum(), m, y, cluster=cluster)
     assert together.params == alone.params
-    relabelled = fit(PowerLawSum(), m, y, cluster=[f"model {9 - c}" for c in cluster])
-    assert relabelled.stderr == pytest.approx(together.stderr)
+    relabeled = fit(PowerLawSum(), m, y, cluster=[f"model {9 - c}" for c in cluster])
+    assert relabeled.stderr == pytest.approx(together.stderr)
 
 
 def test_profile_of_a_clustered_line_is_its_student_interval() -> None:

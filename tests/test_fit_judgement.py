@@ -9,8 +9,9 @@ from llmprobe.errors import FitError
 from llmprobe.fitting.alternatives import compare_curves
 from llmprobe.fitting.estimator import fit
 from llmprobe.fitting.law import PowerLawSum
+from llmprobe.fitting.stretch import choose_window, thin
 from llmprobe.fitting.validation import extrapolate, leave_one_out, residual_table, validate
-from llmprobe.fitting.window import choose_window, fit_window, thin
+from llmprobe.fitting.window import fit_window
 
 M = np.geomspace(8, 1024, 14)
 OFFSET = PowerLawSum(offset="shared")

@@ -174,7 +174,7 @@ def test_files_are_taken_in_transformers_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("architecture", ["gemma2", "qwen3_next", "nemotron", "llama", "gpt2", "opt", "mamba"])
 def test_gain_is_added_to_as_the_norms_own_code_does(architecture: str, tmp_path: Path) -> None:
-    """W diag(g) x for the normalised x equals the logits that the model's own norm and head give."""
+    """W diag(g) x for the normalized x equals the logits that the model's own norm and head give."""
     import transformers
 
     small = {"vocab_size": 64, "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "n_embd": 16}
@@ -205,7 +205,7 @@ NORMS = {"gpt2": "transformer.ln_f", "opt": "model.decoder.final_layer_norm", "m
 
 
 def _plain(norm: Any, x: torch.Tensor) -> torch.Tensor:
-    """The normalised x without any gain, from the definition."""
+    """The normalized x without any gain, from the definition."""
     centers = "LayerNorm" in type(norm).__name__
     x = x - x.mean(-1, keepdim=True) if centers else x
     return x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt()

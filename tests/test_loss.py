@@ -15,8 +15,9 @@ from checkpoints import ARCHITECTURES, make_model, make_tokenizer, save
 from llmprobe.errors import ConfigError, CorpusError, SourceError
 from llmprobe.loss import scoring
 from llmprobe.loss.corpus import Document, open_corpus
-from llmprobe.loss.evaluate import DocumentSums, evaluate_loss, paired_difference
+from llmprobe.loss.evaluate import evaluate_loss
 from llmprobe.loss.language_model import LanguageModel, load_model
+from llmprobe.loss.result import DocumentSums, paired_difference
 from llmprobe.loss.scoring import token_nll
 from llmprobe.loss.windows import Window, cut_windows, prefix_token
 

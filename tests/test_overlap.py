@@ -42,7 +42,7 @@ def anisotropic(n: int, m: int, seed: int, shift: float = 0.6) -> torch.Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("shape", [(2, 3), (7, 3), (1500, 24), (5000, 17)])
-def test_equals_brute_force_raw_and_centred(shape: tuple[int, int], dtype: torch.dtype) -> None:
+def test_equals_brute_force_raw_and_centered(shape: tuple[int, int], dtype: torch.dtype) -> None:
     W = anisotropic(*shape, seed=1)
     found = overlap_statistics(W.to(dtype), method="exact")
     tolerance = 1e-12 if dtype == torch.float64 else 3e-6

@@ -102,7 +102,7 @@ def test_a_power_law_is_read_back() -> None:
     found = result(t, 2 * t**-0.8)
     assert found.fit.exponent == pytest.approx(0.8)
     assert (found.fit.window.lo, found.fit.window.hi) == (30, 1000)
-    assert found.own_share == pytest.approx(0.9)
+    assert found.self_share == pytest.approx(0.9)
     assert found.reducible is not None
     assert found.warnings == ()
     floored = result(t, 2 * t**-0.8 + 0.01)
@@ -179,7 +179,7 @@ def test_options_that_cannot_be(options: dict[str, object], message: str) -> Non
 def test_options_change_the_student_and_identify_the_run() -> None:
     plain, linear = TeacherConfig(n=12, k=6), TeacherConfig(n=12, k=6, options={"relu": False, "trains": ("B",)})
     assert linear.settings() == {**plain.settings(), "student.relu": False, "student.trains": "B"}
-    assert linear.row == dataclasses.replace(STUDENTS["linear"], note=STUDENTS["small"].note)
+    assert linear.chosen_student == dataclasses.replace(STUDENTS["linear"], note=STUDENTS["small"].note)
     with pytest.raises(ConfigError, match="the student `none` has no options"):
         TeacherConfig(student="none", options={"relu": False})
 

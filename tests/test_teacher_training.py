@@ -21,12 +21,12 @@ from toymodels.teacher.theory import Task, unsuperposed_loss
 TASKS = (Task(10, 1.5, 0.5), Task(10, 1.1, 1.0))
 
 
-def drawn(row: Student, k: int = 6) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+def drawn(student: Student, k: int = 6) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
     """W, B, c at random, float64, two runs of ten features."""
     generator = torch.Generator().manual_seed(7)
-    k = 10 if row.embedding == "identity" else k
+    k = 10 if student.embedding == "identity" else k
     W, B, c = (torch.randn(2, *shape, generator=generator, dtype=torch.float64) for shape in ((k, 10), (k, k), (10,)))
-    return (None if row.embedding == "identity" else W), B, 0.3 * c
+    return (None if student.embedding == "identity" else W), B, 0.3 * c
 
 
 ROWS = [
@@ -37,40 +37,40 @@ ROWS = [
 ]
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_population_gradients_equal_autograd(row: Student) -> None:
-    W, B, c = drawn(row)
-    model = Population(row, TASKS, (0, 1), W, B.clone())
-    if "c" in row.trains:
+@pytest.mark.parametrize("student", ROWS)
+def test_population_gradients_equal_autograd(student: Student) -> None:
+    W, B, c = drawn(student)
+    model = Population(student, TASKS, (0, 1), W, B.clone())
+    if "c" in student.trains:
         model.params["c"] = c
     model.forward()
     losses = [model.loss(run)[0] for run in range(2)]
     found = model.gradients()
-    params = {name: model.params[name].clone().requires_grad_() for name in row.trains}
+    params = {name: model.params[name].clone().requires_grad_() for name in student.trains}
     total = torch.zeros((), dtype=torch.float64)
     for run, task in enumerate(TASKS):
         V = torch.eye(10, dtype=torch.float64) if W is None else params.get("W", W)[run]
         Z = V.T @ params["B"][run] @ V
         if "c" in params:
             Z = Z + params["c"][run][:, None]
-        Y = torch.relu(Z) if row.relu else Z
+        Y = torch.relu(Z) if student.relu else Z
         residual = Y - torch.diag(torch.from_numpy(task.teacher))
         loss = 0.5 * (torch.from_numpy(task.weights) * residual.square().sum(0)).sum()
         assert losses[run] == pytest.approx(float(loss.detach()), rel=1e-12)
         total = total + loss
     total.backward()
-    assert set(found) == set(row.trains)
+    assert set(found) == set(student.trains)
     for name, tensor in params.items():
         assert tensor.grad is not None
         torch.testing.assert_close(found[name], tensor.grad, rtol=1e-10, atol=1e-12)
 
 
-@pytest.mark.parametrize("row", ROWS)
-def test_batch_gradients_equal_autograd(row: Student) -> None:
-    row = dataclasses.replace(row, batch=8)
-    W, B, c = drawn(row)
-    model = Samples(row, TASKS, (0, 1), W, B.clone())
-    if "c" in row.trains:
+@pytest.mark.parametrize("student", ROWS)
+def test_batch_gradients_equal_autograd(student: Student) -> None:
+    student = dataclasses.replace(student, batch=8)
+    W, B, c = drawn(student)
+    model = Samples(student, TASKS, (0, 1), W, B.clone())
+    if "c" in student.trains:
         model.params["c"] = c
     generator = torch.Generator().manual_seed(1)
     x = torch.rand(2, 5, 10, generator=generator, dtype=torch.float64)
@@ -80,7 +80,7 @@ def test_batch_gradients_equal_autograd(row: Student) -> None:
     used[0, 4] = 0
     model.rows = model.held = Rows(x, used, torch.tensor([4, 3], dtype=torch.float64))
     found = model.gradients()
-    params = {name: model.params[name].clone().requires_grad_() for name in row.trains}
+    params = {name: model.params[name].clone().requires_grad_() for name in student.trains}
     total = torch.zeros((), dtype=torch.float64)
     for run, task in enumerate(TASKS):
         V = torch.eye(10, dtype=torch.float64) if W is None else params.get("W", W)[run]
@@ -88,7 +88,7 @@ def test_batch_gradients_equal_autograd(row: Student) -> None:
         z = full @ (V.T @ params["B"][run] @ V).T
         if "c" in params:
             z = z + params["c"][run]
-        y = torch.relu(z) if row.relu else z
+        y = torch.relu(z) if student.relu else z
         loss = 0.5 * (y - full * torch.from_numpy(task.teacher)).square().sum(1).mean()
         assert model.loss(run)[0] == pytest.approx(float(loss.detach()), rel=1e-12)
         total = total + loss
@@ -99,29 +99,31 @@ def test_batch_gradients_equal_autograd(row: Student) -> None:
 
 
 def test_descent_without_superposition_is_the_closed_form() -> None:
-    row = Student(embedding="identity", trains=("B",), relu=False, start=0.0, superposed=False, rate=0.02, time=300.0)
+    student = Student(
+        embedding="identity", trains=("B",), relu=False, start=0.0, superposed=False, rate=0.02, time=300.0
+    )
     tasks = [Task(32, 1.5, 0.5), Task(32, 2.0, 0.0)]
-    for task, curve in zip(tasks, descend(row, tasks, [32, 32], [0, 0], dtype=torch.float64), strict=True):
+    for task, curve in zip(tasks, descend(student, tasks, [32, 32], [0, 0], dtype=torch.float64), strict=True):
         assert curve.first == pytest.approx(task.zero_loss)
         np.testing.assert_allclose(curve.loss, unsuperposed_loss(task, curve.t), rtol=0.01)
         np.testing.assert_allclose(curve.own, curve.loss, rtol=1e-9)
 
 
 def test_a_rotated_basis_changes_nothing_for_gradient_descent() -> None:
-    row = dataclasses.replace(STUDENTS["rotated"], start=0.0, rate=0.01, time=100.0)
+    student = dataclasses.replace(STUDENTS["rotated"], start=0.0, rate=0.01, time=100.0)
     task = Task(24, 1.5, 1.0)
-    (curve,) = descend(row, [task], [24], [3], dtype=torch.float64)
+    (curve,) = descend(student, [task], [24], [3], dtype=torch.float64)
     np.testing.assert_allclose(curve.loss, unsuperposed_loss(task, curve.t), rtol=0.01)
 
 
 @pytest.mark.parametrize("name", ["small", "small-bias", "random", "adam"])
 def test_runs_side_by_side_equal_runs_alone(name: str) -> None:
-    row = dataclasses.replace(STUDENTS[name], time=0.5 if name == "adam" else 60.0)
+    student = dataclasses.replace(STUDENTS[name], time=0.5 if name == "adam" else 60.0)
     tasks = [Task(16, a, 0.5) for a in (1.1, 2.0)]  # of different rates, so that one ends earlier
-    together = descend(row, tasks, [8, 5], [1, 2], dtype=torch.float64)  # and of different K
+    together = descend(student, tasks, [8, 5], [1, 2], dtype=torch.float64)  # and of different K
     assert (together[0].rate != together[1].rate) == (name != "adam")
     for task, k, seed, curve in zip(tasks, (8, 5), (1, 2), together, strict=True):
-        (alone,) = descend(row, [task], [k], [seed], dtype=torch.float64)
+        (alone,) = descend(student, [task], [k], [seed], dtype=torch.float64)
         np.testing.assert_allclose(curve.loss, alone.loss, rtol=1e-9)
         np.testing.assert_array_equal(curve.t, alone.t)
         assert curve.dead == alone.dead
@@ -129,16 +131,16 @@ def test_runs_side_by_side_equal_runs_alone(name: str) -> None:
 
 def test_sampled_descent_agrees_with_the_population() -> None:
     # the population twin of many rare features at a time: the moments of the inputs, here by brute force
-    row = Student(trains=("B",), relu=False, data="sampled", density=1.0, start=0.0, rate=0.1, time=30.0, batch=256)
-    task = row.task(12, 1.2, 0.5)
+    student = Student(trains=("B",), relu=False, data="sampled", density=1.0, start=0.0, rate=0.1, time=30.0, batch=256)
+    task = student.task(12, 1.2, 0.5)
     seeds = [0, 1, 2, 3, 0]
-    curves = descend(row, [task] * 5, [8] * 5, seeds, dtype=torch.float64)
+    curves = descend(student, [task] * 5, [8] * 5, seeds, dtype=torch.float64)
     assert curves[0].loss[-1] == curves[4].loss[-1]  # a seed decides everything
     moments, _ = Samples.moments(task)
     A = torch.diag(torch.from_numpy(task.teacher))
     for seed, curve in zip(seeds, curves, strict=True):
-        W, B = start(row, 12, 8, seed)
-        rate = stable_rate(row, W, task)
+        W, B = start(student, 12, 8, seed)
+        rate = stable_rate(student, W, task)
         for _ in range(round(30 / rate)):
             B = B - rate * W @ (W.T @ B @ W - A) @ moments @ W.T
         rest = W.T @ B @ W - A
@@ -150,8 +152,8 @@ def test_sampled_descent_agrees_with_the_population() -> None:
 
 
 def test_biases_by_leaps_equal_biases_step_by_step() -> None:
-    row, task = STUDENTS["interference"], Task(40, 1.5, 0.5, 1.0)
-    W, B = start(row, 40, 20, 3)
+    student, task = STUDENTS["interference"], Task(40, 1.5, 0.5, 1.0)
+    W, B = start(student, 40, 20, 3)
     Z, p = W.T @ B @ W, torch.from_numpy(task.probabilities)
     teacher = torch.from_numpy(task.teacher)
     leaps, c = Outputs(Z, p, teacher, 0.7), torch.zeros(40, dtype=torch.float64)
@@ -168,17 +170,17 @@ def test_biases_by_leaps_equal_biases_step_by_step() -> None:
 
 
 def test_bias_only_students_are_the_population_run() -> None:
-    row = dataclasses.replace(STUDENTS["interference"], time=100.0)
-    task = row.task(24, 1.5, 1.0)
-    (fast,) = learn_biases(row, [task], [12], [5])
-    W, B = start(row, 24, 12, 5)
-    model = Population(row, [task], [5], W[None], B[None])
-    descent, step, kept = Descent(row, [row.rate], B), 0, {}
-    for step in range(int(record_steps(row.rate, 100.0)[-1]) + 1):
+    student = dataclasses.replace(STUDENTS["interference"], time=100.0)
+    task = student.task(24, 1.5, 1.0)
+    (fast,) = learn_biases(student, [task], [12], [5])
+    W, B = start(student, 24, 12, 5)
+    model = Population(student, [task], [5], W[None], B[None])
+    descent, step, kept = Descent(student, [student.rate], B), 0, {}
+    for step in range(int(record_steps(student.rate, 100.0)[-1]) + 1):
         kept[step] = model.loss(0)
         descent.step(model.params, model.gradients())
         model.forward()
-    steps = np.rint(fast.t / row.rate).astype(int)
+    steps = np.rint(fast.t / student.rate).astype(int)
     np.testing.assert_allclose(fast.loss, [kept[s][0] for s in steps], rtol=1e-9)
     np.testing.assert_allclose(fast.own, [kept[s][1] for s in steps], rtol=1e-9)
 
@@ -204,10 +206,10 @@ def test_embeddings_have_unit_columns(name: str, monkeypatch: pytest.MonkeyPatch
 
 
 def test_adam_is_torch_s() -> None:
-    row = Student(optimizer="adam")
+    student = Student(optimizer="adam")
     ours = torch.randn(1, 4, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     theirs = ours[0].clone().requires_grad_()
-    reference, descent = torch.optim.Adam([theirs], lr=0.01), Descent(row, [0.01], ours)
+    reference, descent = torch.optim.Adam([theirs], lr=0.01), Descent(student, [0.01], ours)
     for _ in range(20):
         reference.zero_grad()
         theirs.pow(4).sum().backward()
@@ -217,9 +219,9 @@ def test_adam_is_torch_s() -> None:
 
 
 def test_a_step_too_large_is_said() -> None:
-    row = Student(trains=("B",), relu=False, rate=20.0, time=20000.0)
+    student = Student(trains=("B",), relu=False, rate=20.0, time=20000.0)
     with pytest.raises(ConfigError, match="diverged"):
-        descend(row, [Task(12, 1.5, 0.0)], [6], [0])
+        descend(student, [Task(12, 1.5, 0.0)], [6], [0])
     sampled = dataclasses.replace(STUDENTS["random"], rate=50.0, relu=False)
     with pytest.raises(ConfigError, match="diverged"):
         descend(sampled, [sampled.task(12, 1.5, 0.0)], [6], [0])
@@ -227,13 +229,13 @@ def test_a_step_too_large_is_said() -> None:
         Outputs(torch.randn(3, 3), torch.full((3,), 1 / 3), None, 1.5)
 
 
-def test_shut_relus_are_said() -> None:
-    row = Student(embedding="identity", trains=("B",), start=-1.0, superposed=False)
-    model_start = start(row, 1, 1, 0)[1]
-    shut = dataclasses.replace(row, start=-1.0 if float(model_start) < 0 else 1.0)
+def test_dead_relus_are_said() -> None:
+    student = Student(embedding="identity", trains=("B",), start=-1.0, superposed=False)
+    model_start = start(student, 1, 1, 0)[1]
+    closed = dataclasses.replace(student, start=-1.0 if float(model_start) < 0 else 1.0)
     assert math.isfinite(float(model_start))
     with pytest.raises(ConfigError, match="every ReLU is shut"):
-        descend(shut, [Task(1, 1.5, 0.0)], [1], [0])
+        descend(closed, [Task(1, 1.5, 0.0)], [1], [0])
 
 
 def test_more_dimensions_than_features() -> None:

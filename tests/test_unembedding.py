@@ -106,16 +106,16 @@ def _gguf(path: Path, W: np.ndarray, kind: GGMLQuantizationType, name: str = "to
     writer.close()
 
 
-QUANTISABLE = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "TQ1_0", "TQ2_0"]
+QUANTIZABLE = ["F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "TQ1_0", "TQ2_0"]
 
 
-@pytest.mark.parametrize("kind", QUANTISABLE)
-def test_gguf_is_dequantised(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", QUANTIZABLE)
+def test_gguf_is_dequantized(kind: str, tmp_path: Path) -> None:
     W = np.random.default_rng(0).normal(size=(9, 256)).astype(np.float32)
-    quantisation = GGMLQuantizationType[kind]
-    _gguf(tmp_path / "m.gguf", W, quantisation)
+    quantization = GGMLQuantizationType[kind]
+    _gguf(tmp_path / "m.gguf", W, quantization)
     found = read_unembedding(str(tmp_path / "m.gguf"))
-    np.testing.assert_array_equal(found.W.numpy(), dequantize(quantize(W, quantisation), quantisation))
+    np.testing.assert_array_equal(found.W.numpy(), dequantize(quantize(W, quantization), quantization))
     assert (found.dtype, found.tied) == (kind, True)
     folded = read_unembedding(str(tmp_path / "m.gguf"), fold_gain=True, rows=5)
     np.testing.assert_allclose(folded.W.numpy(), found.W.numpy()[:5] * np.arange(1, 257), rtol=1e-6)
@@ -124,20 +124,20 @@ def test_gguf_is_dequantised(kind: str, tmp_path: Path) -> None:
 def test_gguf_kinds_the_package_only_reads(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for kind in ("Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL"):
-        quantisation = GGMLQuantizationType[kind]
+        quantization = GGMLQuantizationType[kind]
         from gguf.constants import GGML_QUANT_SIZES
 
-        block, size = GGML_QUANT_SIZES[quantisation]
+        block, size = GGML_QUANT_SIZES[quantization]
         raw = rng.integers(0, 60, size=(3, 256 // block * size), dtype=np.uint8)
         path = tmp_path / f"{kind}.gguf"
         writer = GGUFWriter(path, "llama")
-        writer.add_tensor("output.weight", raw, raw_dtype=quantisation)
+        writer.add_tensor("output.weight", raw, raw_dtype=quantization)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
         found = read_unembedding(str(path))
-        np.testing.assert_array_equal(found.W.numpy(), dequantize(raw, quantisation))
+        np.testing.assert_array_equal(found.W.numpy(), dequantize(raw, quantization))
         assert not found.tied
 
 
@@ -206,7 +206,7 @@ def test_missing_things_are_named(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"vocabulary = 9.*between 2 and the 4 rows"):
         read_unembedding(str(tmp_path), tensor="head_of_mine.weight", rows=9)
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match="no known kind of file"):
+    with pytest.raises(SourceError, match="has an unknown file type"):
         read_unembedding(str(tmp_path / "notes.txt"))
 
 

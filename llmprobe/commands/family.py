@@ -29,7 +29,7 @@ class Family(Settings):
         """Read each model's facts and write the table."""
         from llmprobe.cache import atomic
         from llmprobe.errors import ConfigError
-        from llmprobe.weights.facts import member_of, to_toml
+        from llmprobe.facts import member_of, to_toml
 
         if not self.sources:
             raise ConfigError("no model was named", fix="try: llmprobe family mine org/small org/large")

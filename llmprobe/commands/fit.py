@@ -75,9 +75,11 @@ class Fit(Settings):
 
         law = PowerLawSum(self.x, self.offset, self.exponents, self.amplitudes, _pairs(self.fix, float))
         if law.grouped and not self.group:
-            raise FitError("a parameter per group and no group", fix="name the columns that make a group with --group")
+            raise FitError("a parameter per group needs --group", fix="name the columns that make a group")
         if self.group and not law.grouped and self.resample != "groups":
-            raise FitError("groups and no parameter per group", fix="add --offset group, or leave --group out")
+            raise FitError(
+                "--group has no effect: no parameter is per group", fix="add --offset group, or leave --group out"
+            )
         frame = self._rows()
         result, extra = self._fit(law, frame)
         extra |= self._extras(result)

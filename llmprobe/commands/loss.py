@@ -14,7 +14,7 @@ from llmprobe.study import Result, keep
 
 if TYPE_CHECKING:
     from llmprobe.loss.corpus import Corpus
-    from llmprobe.loss.evaluate import LossResult
+    from llmprobe.loss.result import LossResult
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Loss(LossSettings):
 
 def _show(result: LossResult, first: LossResult | None) -> None:
     from llmprobe.errors import CorpusError
-    from llmprobe.loss.evaluate import paired_difference
+    from llmprobe.loss.result import paired_difference
 
     console.say(
         f"{result.source} on {result.corpus}: {result.loss:.4f} ± {result.loss_stderr:.4f} nats per token, "

@@ -18,7 +18,7 @@ from llmprobe.study import keep
 class Overlap(OverlapSettings):
     """Measure how the unembedding rows of models overlap, and place each in its superposition regime.
 
-    Only the one matrix is read. Raw overlaps contain the common mean direction of all rows; centred ones do not.
+    Only the one matrix is read. Raw overlaps contain the common mean direction of all rows; centered ones do not.
     """
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")]

@@ -113,11 +113,31 @@ def bootstrap(
     seed
         Of numpy's default generator.
 
+    Returns
+    -------
+    The refits, with the standard error and the 95 % interval of each parameter.
+
     Raises
     ------
     FitError
         n < 2, no more points than parameters, fewer than three groups or clusters, or independent points asked for
         where they come in clusters.
+
+    Notes
+    -----
+    Intervals are percentiles, widened for the degrees of freedom that resampling ignores: Hesterberg 2015, The American
+    Statistician 69, 371.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from llmprobe import PowerLawSum, fit
+    >>> m = np.geomspace(64, 2048, 12)
+    >>> loss = 5 / m * np.exp(0.02 * np.random.default_rng(0).normal(size=12))
+    >>> refits = bootstrap(fit(PowerLawSum(), m, loss), 200, seed=0)
+    >>> low, high = refits.interval("alpha_m")
+    >>> low < 1 < high
+    True
     """
     check("seed", seed, Natural)
     problem, dof = result.problem, result.covariance.dof
@@ -189,7 +209,7 @@ def _stratified_counts(rng: np.random.Generator, n: int, strata: np.ndarray) -> 
 
 
 def _places(result: FitResult) -> np.ndarray:
-    """Rows in an order of their own, so that a seed draws the same resamples whatever order they came in."""
+    """Rows sorted by their content, so that a seed draws the same resamples whatever order they came in."""
     return np.lexsort((result.data.y, *result.data.x.values()))
 
 

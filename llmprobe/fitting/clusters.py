@@ -41,8 +41,8 @@ class Clusters:
     @classmethod
     def of(cls, U: np.ndarray, labels: np.ndarray) -> Clusters:
         """From one label per row."""
-        place = np.unique(labels, return_inverse=True)[1]
-        members = tuple(np.flatnonzero(place == g) for g in range(int(place.max()) + 1))
+        place = np.unique(labels, return_inverse=True)[1]  # [n]: the cluster g of each row
+        members = tuple(np.flatnonzero(place == g) for g in range(int(place.max()) + 1))  # [n_g] each
         roots = [_inverse_root(np.eye(len(rows)) - U[rows] @ U[rows].T) for rows in members]
         return cls(U, members, *zip(*roots, strict=True))
 
@@ -58,13 +58,13 @@ class Clusters:
         influence
             Weight of each residual in each estimate, shape [n, q].
         """
-        adjusted = [A @ influence[rows] for rows, A in zip(self.members, self.adjust, strict=True)]
-        own = np.array([(a**2).sum(0) for a in adjusted])
-        seen = np.array([a.T @ self.U[rows] for rows, a in zip(self.members, adjusted, strict=True)])
+        adjusted = [A @ influence[rows] for rows, A in zip(self.members, self.adjust, strict=True)]  # [n_g, q] each
+        own = np.array([(a**2).sum(0) for a in adjusted])  # [g, q]: g clusters
+        seen = np.array([a.T @ self.U[rows] for rows, a in zip(self.members, adjusted, strict=True)])  # [g, q, k]
         unseen = sum(((B.T @ influence[rows]) ** 2).sum(0) for rows, B in zip(self.members, self.blind, strict=True))
         found = np.zeros(influence.shape[1])
         for j in np.flatnonzero(unseen <= USED_UP * (influence**2).sum(0)):
-            spread = np.diag(own[:, j]) - seen[:, j] @ seen[:, j].T
+            spread = np.diag(own[:, j]) - seen[:, j] @ seen[:, j].T  # [g, g]
             size = float((spread**2).sum())
             found[j] = np.trace(spread) ** 2 / size if size > 0 else 0.0
         return found
@@ -72,6 +72,6 @@ class Clusters:
 
 def _inverse_root(left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Inverse square root of a symmetric matrix where it has one, and the directions where it has none."""
-    values, axes = np.linalg.eigh(left)
+    values, axes = np.linalg.eigh(left)  # [n_g], [n_g, n_g]
     kept = values > USED_UP
     return (axes[:, kept] * values[kept] ** -0.5) @ axes[:, kept].T, axes[:, ~kept]

@@ -64,36 +64,36 @@ def covariance(problem: Problem, solution: Solution, errors: Errors, cluster: np
     score (HC3, MacKinnon and White 1985) and, for Huber's loss, each point's own curvature (Powell 1991); ``clustered``
     sums the score over each cluster (labels, shape [n]).
     """
-    J, columns = amplitude_jacobian(problem, solution)
+    J, columns = amplitude_jacobian(problem, solution)  # [n, c] and [c]: n points, c of the p parameters
     p, free = len(problem.names), np.isnan(problem.start)
     dof = len(problem.y) - int(free.sum())
     matrix, calibration = np.zeros((p, p)), np.full(p, np.nan)
     matrix[free, :] = matrix[:, free] = np.nan
-    r, w = problem.residuals(solution.theta), problem.weights
-    slopes, psi = slope_of_points(problem, r), problem.psi(r)
+    r, w = problem.residuals(solution.theta), problem.weights  # [n] each
+    slopes, psi = slope_of_points(problem, r), problem.psi(r)  # [n] each
     mean = float(np.average(slopes, weights=w))
     scale = float((w * psi**2).sum()) / dof / mean**2 if dof > 0 else float("nan")
     freedom = np.full(p, float(dof))
     if len(columns) and dof > 0:
-        size = np.sqrt((w[:, None] * J**2).sum(0))
+        size = np.sqrt((w[:, None] * J**2).sum(0))  # [c]
         size[size == 0] = 1.0
-        X = np.sqrt(w)[:, None] * J / size
-        U, s, Vt = np.linalg.svd(X, full_matrices=False)
-        keep = s > SINGULAR * s[0]
+        X = np.sqrt(w)[:, None] * J / size  # [n, c]
+        U, s, Vt = np.linalg.svd(X, full_matrices=False)  # [n, c], [c], [c, c]
+        keep = s > SINGULAR * s[0]  # [c], of which k are kept
         clusters = None if cluster is None else Clusters.of(U[:, keep], cluster)
         if errors == "jacobian":
-            bread = (Vt[keep].T / s[keep] ** 2) @ Vt[keep] / mean
+            bread = (Vt[keep].T / s[keep] ** 2) @ Vt[keep] / mean  # [c, c]
             inner = bread * scale * mean
         else:
-            curved = Vt[keep] @ ((X * slopes[:, None]).T @ X) @ Vt[keep].T
-            bread = Vt[keep].T @ np.linalg.pinv(curved, rcond=SINGULAR**2, hermitian=True) @ Vt[keep]
-            residuals = np.sqrt(w) * psi
+            curved = Vt[keep] @ ((X * slopes[:, None]).T @ X) @ Vt[keep].T  # [k, k]
+            bread = Vt[keep].T @ np.linalg.pinv(curved, rcond=SINGULAR**2, hermitian=True) @ Vt[keep]  # [c, c]
+            residuals = np.sqrt(w) * psi  # [n]
             if clusters is None:
-                leverage = np.minimum((U[:, keep] ** 2).sum(1), 1 - 1e-9)
-                scores = X * (residuals / (1 - leverage))[:, None]
+                leverage = np.minimum((U[:, keep] ** 2).sum(1), 1 - 1e-9)  # [n]
+                scores = X * (residuals / (1 - leverage))[:, None]  # [n, c]
             else:
-                scores = clusters.scores(X, residuals)
-            inner = bread @ (scores.T @ scores) @ bread
+                scores = clusters.scores(X, residuals)  # [clusters, c]
+            inner = bread @ (scores.T @ scores) @ bread  # [c, c]
         with np.errstate(invalid="ignore", divide="ignore"):
             calibration[columns] = np.diag(inner) / np.diag(bread)
         inner = inner / np.outer(size, size)
@@ -118,17 +118,17 @@ def amplitude_jacobian(problem: Problem, solution: Solution) -> tuple[np.ndarray
     """
     theta = solution.theta
     bare = np.where(problem.is_amplitude, 0.0, theta)
-    unit, terms = np.exp(problem.logs(bare)), np.exp(problem.logs(theta))
-    by_amplitude = np.einsum("tn,tnj->nj", unit, problem.D)
-    by_exponent = np.einsum("tn,tnj->nj", terms, problem.D)
+    unit, terms = np.exp(problem.logs(bare)), np.exp(problem.logs(theta))  # [t, n] each: t terms, n points
+    by_amplitude = np.einsum("tn,tnj->nj", unit, problem.D)  # [n, p]
+    by_exponent = np.einsum("tn,tnj->nj", terms, problem.D)  # [n, p]
     J = np.where(problem.is_amplitude, by_amplitude, by_exponent)
     if problem.loss != "linear":
         J = J / terms.sum(0)[:, None]
     free = np.isnan(problem.start)
     gone = theta <= LOG_ZERO
-    present = (problem.D[:, :, problem.is_amplitude & ~gone] != 0).any(-1)
-    used = np.array([(problem.D[:, :, j] != 0)[present].any() for j in range(len(theta))])
-    columns = np.flatnonzero(free & (problem.is_amplitude | used))
+    present = (problem.D[:, :, problem.is_amplitude & ~gone] != 0).any(-1)  # [t, n]
+    used = np.array([(problem.D[:, :, j] != 0)[present].any() for j in range(len(theta))])  # [p]
+    columns = np.flatnonzero(free & (problem.is_amplitude | used))  # [c]
     columns = columns[~np.isin(columns, solution.bounded)]
     return J[:, columns], columns
 

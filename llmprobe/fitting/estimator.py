@@ -48,7 +48,7 @@ def fit(
         Group of each point, shape [n]; used when a parameter of the law differs between groups.
     sigma
         Standard error of each y, shape [n]: points are weighted by its inverse square. Only ratios count, as the
-        scatter about the law sets the scale.
+        scatter about the law sets the scale. Left out: all points weigh the same.
     cluster
         Cluster of each point, shape [n], where only whole clusters are independent: the model, for one model's losses
         on several corpora. The estimate stays; errors, intervals, `bootstrap` and `profile` then count clusters.
@@ -60,12 +60,29 @@ def fit(
         ``jacobian`` takes the scatter to be the same everywhere (after weighting), ``sandwich`` does not. Left out:
         the former for least squares, the latter for Huber's loss, which is chosen where scatter is uneven.
 
+    Returns
+    -------
+    Parameters with standard errors and intervals, and in sentences what the data do not support.
+
     Raises
     ------
     FitError
         Fewer points than parameters, an x that is constant, values that are not finite, y ≤ 0 where a logarithm
         is taken, σ or delta ≤ 0, a group or cluster missing, fewer than three clusters, other errors asked for
         beside clusters, a fixed parameter that the law does not have.
+
+    Notes
+    -----
+    Huber's loss on log y with δ = 10⁻³ is that of Hoffmann et al. 2022 (arXiv:2203.15556, section 3.3).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from llmprobe import PowerLawSum
+    >>> m = np.array([64.0, 128, 256, 512, 1024])
+    >>> result = fit(PowerLawSum(offset="shared"), m, 1.5 + 40 / m)
+    >>> {name: round(value, 3) for name, value in result.params.items()}
+    {'A_m': 40.0, 'alpha_m': 1.0, 'E': 1.5}
     """
     if not delta > 0:
         raise FitError(f"delta = {delta:g}", expected="a positive number, as Huber's loss needs")

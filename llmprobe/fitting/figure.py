@@ -1,4 +1,4 @@
-"""A picture of a fit: the points and the law, and what is left over."""
+"""A picture of a fit: the points, the law and the residuals."""
 
 from __future__ import annotations
 

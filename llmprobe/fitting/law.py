@@ -26,19 +26,32 @@ class PowerLawSum:
     Parameters
     ----------
     x
-        Names of the x's; a parameter is named after its x: ``A_m``, ``alpha_m``.
+        Names of the x's, ``("m",)`` by default; a parameter is named after its x: ``A_m``, ``alpha_m``.
     offset
-        ``none``, one ``shared`` by all points, or one per ``group``.
-    exponents, amplitudes
-        One per x shared by all groups, or one per x and group.
+        E: ``none`` (default), one ``shared`` by all points, or one per ``group``.
+    exponents
+        α: one per x, ``shared`` by all groups (default), or one per x and ``group``.
+    amplitudes
+        A: one per x, ``shared`` by all groups (default), or one per x and ``group``.
     fixed
-        Parameters held at a value, by name: ``{"alpha_m": 1.0}``. Names of grouped parameters end in the group:
-        ``alpha_m[opt]``, ``E[opt]``.
+        Parameters held at a value, by name: ``{"alpha_m": 1.0}``; none by default. Names of grouped parameters end in
+        the group: ``alpha_m[opt]``, ``E[opt]``.
 
     Raises
     ------
     FitError
         No x, a name twice, a word that is not one of the above, a fixed amplitude or offset below zero.
+
+    Notes
+    -----
+    The width law of arXiv:2505.10465 has x = m, that of Hoffmann et al. 2022 (arXiv:2203.15556, equation 2) has
+    parameters and tokens.
+
+    Examples
+    --------
+    >>> law = PowerLawSum(x=("m", "tokens"), offset="shared", fixed={"alpha_m": 1.0})
+    >>> law.formula
+    'y = E + A_m m^(-alpha_m) + A_tokens tokens^(-alpha_tokens), alpha_m = 1'
     """
 
     x: tuple[str, ...] = ("m",)

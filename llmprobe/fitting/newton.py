@@ -40,7 +40,7 @@ def refit(
     y: np.ndarray | None = None,
     rounds: int = ROUNDS,
 ) -> Refits:
-    """Minimise each row from where it starts.
+    """Minimize each row from where it starts.
 
     Parameters
     ----------
@@ -67,37 +67,37 @@ def _newton(
     problem: Problem, start: np.ndarray, free: np.ndarray, weights: np.ndarray | None, y: np.ndarray | None, rounds: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     B = len(start)
-    theta, moving = start.copy(), np.flatnonzero(free)
-    W = np.broadcast_to(problem.weights if weights is None else weights, (B, len(problem.y)))
-    Y = np.broadcast_to(problem.y if y is None else y, (B, len(problem.y)))
-    value, gradient, hessian = problem.derivatives(theta, W, Y)
-    damping = np.full(B, 1e-3)
+    theta, moving = start.copy(), np.flatnonzero(free)  # [B, p] and [q]: B rows, p parameters of which q move
+    W = np.broadcast_to(problem.weights if weights is None else weights, (B, len(problem.y)))  # [B, n]
+    Y = np.broadcast_to(problem.y if y is None else y, (B, len(problem.y)))  # [B, n]
+    value, gradient, hessian = problem.derivatives(theta, W, Y)  # [B], [B, p], [B, p, p]
+    damping = np.full(B, 1e-3)  # [B]
     done, idle = np.zeros(B, dtype=bool), np.zeros(B, dtype=int)
     eye = np.eye(len(moving))
     if not len(moving):
         return theta, value, np.ones(B, dtype=bool)
     stiffness = max(float(problem.weights.sum()), 1e-300)
-    low = np.where(problem.is_amplitude[moving], LOWEST, -np.inf)
+    low = np.where(problem.is_amplitude[moving], LOWEST, -np.inf)  # [q]
     for _ in range(rounds):
-        a = np.flatnonzero(~done)
+        a = np.flatnonzero(~done)  # [b]: the rows still on their way
         if not len(a):
             break
-        g, H = gradient[a][:, moving], hessian[a][:, moving[:, None], moving]
-        size = np.maximum(np.abs(H[:, range(len(moving)), range(len(moving))]).max(1), SMALLEST * stiffness)
-        step = -np.linalg.solve(H + (damping[a] * size)[:, None, None] * eye, g[..., None])[..., 0]
+        g, H = gradient[a][:, moving], hessian[a][:, moving[:, None], moving]  # [b, q], [b, q, q]
+        size = np.maximum(np.abs(H[:, range(len(moving)), range(len(moving))]).max(1), SMALLEST * stiffness)  # [b]
+        step = -np.linalg.solve(H + (damping[a] * size)[:, None, None] * eye, g[..., None])[..., 0]  # [b, q]
         step *= np.minimum(1.0, 3.0 / np.maximum(np.abs(step).max(1), 1e-300))[:, None]
-        trial = theta[a]
+        trial = theta[a]  # [b, p]
         trial[:, moving] = np.maximum(trial[:, moving] + step, np.minimum(low, trial[:, moving]))
-        v, dg, dh = problem.derivatives(trial, W[a], Y[a])
-        better = v <= value[a]
+        v, dg, dh = problem.derivatives(trial, W[a], Y[a])  # [b], [b, p], [b, p, p]
+        better = v <= value[a]  # [b]
         gain = value[a] - v
-        won = a[better]
+        won = a[better]  # indices among the B rows
         theta[won], value[won], gradient[won], hessian[won] = trial[better], v[better], dg[better], dh[better]
         damping[won] = np.maximum(damping[won] / 10, 1e-12)
         damping[a[~better]] = np.minimum(np.maximum(damping[a[~better]], 1e-10) * 8, 1e12)
-        flat = np.abs(gradient[a][:, moving]).max(1) <= TOLERANCE * np.sqrt(value[a] * size)
+        flat = np.abs(gradient[a][:, moving]).max(1) <= TOLERANCE * np.sqrt(value[a] * size)  # [b]
         idle[a] = np.where(np.abs(gain) <= 1e-14 * value[a], idle[a] + 1, 0)
         done[a] = flat | (idle[a] > 2) | (damping[a] >= 1e12)
-    rest = np.abs(gradient[:, moving]).max(1)
+    rest = np.abs(gradient[:, moving]).max(1)  # [B]
     size = np.maximum(np.abs(hessian[:, moving, moving]).max(1), SMALLEST * stiffness)
     return theta, value, done & (rest <= 1e-6 * np.sqrt(value * size))

@@ -1,4 +1,4 @@
-"""What a fit minimises, with its exact gradient and Hessian, for one parameter vector or thousands at once.
+"""What a fit minimizes, with its exact gradient and Hessian, for one parameter vector or thousands at once.
 
 Every term of a law is the exponential of something linear in θ = (log amplitudes, exponents): term t at point i is
 ``exp(D[t,i]·θ)``, an offset being a term with an amplitude alone. So value, gradient and Hessian are a few matrix

@@ -54,12 +54,30 @@ def profile(result: FitResult, name: str, *, level: float = 0.95) -> Profile:
     name
         The parameter: ``alpha_m``, ``E``, ``E[group]``.
     level
-        Coverage of the interval.
+        Coverage of the interval, between 0 and 1.
+
+    Returns
+    -------
+    The interval, and the loss along the parameter that it was read from.
 
     Raises
     ------
     FitError
         An unknown or held parameter, an amplitude (its value is tied to its exponent's), or an exact fit.
+
+    Notes
+    -----
+    For least squares, Bates and Watts 1988, Nonlinear Regression Analysis and Its Applications, chapter 6.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from llmprobe import PowerLawSum, fit
+    >>> m = np.geomspace(64, 2048, 12)
+    >>> loss = (1 + 50 / m) * np.exp(0.005 * np.random.default_rng(0).normal(size=12))
+    >>> interval = profile(fit(PowerLawSum(offset="shared"), m, loss), "E").interval
+    >>> interval[0] < 1 < interval[1]
+    True
     """
     problem, cov = result.problem, result.covariance
     allowed = [n for n in problem.names if not n.startswith("A_") and n not in result.law.fixed]

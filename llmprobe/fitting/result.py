@@ -22,18 +22,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class FitResult:
-    """A fitted law.
+    """A fitted law; `fit` makes it.
 
     Attributes
     ----------
-    law, loss
-        What was fitted, and the loss that was minimised.
+    law
+        The law that was fitted.
+    loss
+        The loss that was minimized: ``log``, ``linear`` or ``huber``.
     n_points
         Points fitted.
-    params, stderr, ci95
-        Value, standard error and 95 % interval of each parameter, by name: ``A_m``, ``alpha_m``, ``E``,
-        ``E[group]``. A parameter that was held has standard error 0; one that the data do not identify has NaN.
-        The interval of an amplitude is taken of its logarithm.
+    params
+        Value of each parameter by name: ``A_m``, ``alpha_m``, ``E``, ``E[group]``.
+    stderr
+        Standard error of each; 0 for a parameter that was held, NaN for one that the data do not identify.
+    ci95
+        95 % interval of each, by Student's t; an amplitude's is taken of its logarithm.
     r2
         Share explained of the variance of log y (of y, for the linear loss), weighted as the fit was.
     rmse
@@ -44,6 +48,26 @@ class FitResult:
         Whether the optimum was reached.
     warnings
         What the data do not support, in sentences.
+    data
+        The columns fitted, checked.
+    problem
+        The law and the data as one objective; see `llmprobe.fitting.objective`.
+    solution
+        Its optimum, in the problem's own scaled parameters.
+    covariance
+        The covariance of those, and how it was estimated; see `llmprobe.fitting.covariance`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from llmprobe import PowerLawSum, fit
+    >>> m = np.array([64.0, 128, 256, 512])
+    >>> result = fit(PowerLawSum(), m, 5 / m * np.array([1.01, 0.99, 0.99, 1.01]))
+    >>> low, high = result.ci95["alpha_m"]
+    >>> low < 1 < high
+    True
+    >>> result.predict([1024.0]).round(4)
+    array([0.0049])
     """
 
     law: PowerLawSum

@@ -41,7 +41,7 @@ class Solution:
 
 
 def solve(problem: Problem, near: np.ndarray | None = None) -> Solution:
-    """Minimise from the best few of a grid of starts, or from `near` alone (θ, shape [p])."""
+    """Minimize from the best few of a grid of starts, or from `near` alone (θ, shape [p])."""
     starts = _starts(problem) if near is None else [np.where(np.isnan(problem.start), near, problem.start)]
     free = np.isnan(problem.start)
     best: Solution | None = None

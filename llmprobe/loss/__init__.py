@@ -1,8 +1,9 @@
 """From a text and a model to a loss: corpora, windows, the model, scoring, and the loss with its error."""
 
 from llmprobe.loss.corpus import Corpus, Document, open_corpus
-from llmprobe.loss.evaluate import LossResult, evaluate_loss, paired_difference
+from llmprobe.loss.evaluate import evaluate_loss
 from llmprobe.loss.language_model import LanguageModel, load_model
+from llmprobe.loss.result import LossResult, paired_difference
 
 __all__ = [
     "Corpus",

@@ -40,7 +40,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Documents, read as they are asked for.
+    """Documents, read as they are asked for; `open_corpus` makes it.
 
     Attributes
     ----------
@@ -50,6 +50,13 @@ class Corpus:
         What else fixes its content: the Python version, the file's sha256.
     read
         Reads all documents, from the front, each time it is called.
+
+    Examples
+    --------
+    >>> from llmprobe.loss.corpus import Document
+    >>> corpus = Corpus("two", "1", lambda: iter([Document("a", "the cat sat"), Document("blank", " ")]))
+    >>> [document.text for document in corpus]
+    ['the cat sat']
     """
 
     name: str
@@ -65,8 +72,14 @@ def open_corpus(name: str, *tables: str | Path) -> Corpus:
 
     Parameters
     ----------
+    name
+        ``stdlib``, ``stdlib-sources``, a name in a table of corpora, or the path of a .txt, .jsonl or .parquet file.
     tables
-        TOML files of a user's own corpora; see `llmprobe.loss.hub_corpora`.
+        TOML files of a user's own corpora; see `llmprobe.loss.hub_corpora`. None by default.
+
+    Returns
+    -------
+    The corpus; a data set at the Hub is streamed when it is read, and pinned to the commit it stands at now.
 
     Raises
     ------
@@ -74,6 +87,13 @@ def open_corpus(name: str, *tables: str | Path) -> Corpus:
         There is no such file, it cannot be read, or it is empty.
     ConfigError
         A table is not right.
+
+    Examples
+    --------
+    >>> corpus = open_corpus("stdlib")
+    >>> document = next(iter(corpus))
+    >>> document.name.endswith(".py")
+    True
     """
     if name in LIBRARY:
         return Corpus(name, f"python {platform.python_version()}", LIBRARY[name])

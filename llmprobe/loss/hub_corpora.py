@@ -12,13 +12,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-from llmprobe.errors import ConfigError, CorpusError
+from llmprobe.errors import ConfigError, CorpusError, first_line
 from llmprobe.loss.text import text_of
-from llmprobe.tables import checked_row, read_table
+from llmprobe.tables import checked_row, load_tables
 
 BUILT_IN = Path(__file__).with_name("hub_corpora.toml")
 COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -62,10 +61,7 @@ def load_corpora(*files: str | Path) -> dict[str, NamedCorpus]:
     ConfigError
         A file is not there or not TOML, or holds a key, a type or a pattern that is not right.
     """
-    corpora = dict(_built_in())
-    for file in files:
-        corpora.update(_read(Path(file).expanduser()))
-    return corpora
+    return load_tables(_corpus, "corpora", BUILT_IN, *files)
 
 
 def pinned(corpus: NamedCorpus) -> str:
@@ -151,22 +147,11 @@ def _trouble() -> tuple[type[Exception], ...]:
 
 def _unreadable(corpus: NamedCorpus, error: Exception) -> CorpusError:
     part = f" ({', '.join(filter(None, (corpus.config, corpus.split)))})"
-    why = (str(error).strip() or type(error).__name__).split("\n")[0]
     return CorpusError(
-        f"the corpus {corpus.name}, {corpus.id}{part}, cannot be read: {why}",
+        f"the corpus {corpus.name}, {corpus.id}{part}, cannot be read: {first_line(error)}",
         expected="a data set of parquet or JSON files at the Hub, or a folder of such files",
-        fix="check the name and the connection; the same command goes on from there",
+        fix="check the name and the connection; run the same command to resume",
     )
-
-
-@cache
-def _built_in() -> dict[str, NamedCorpus]:
-    return _read(BUILT_IN)
-
-
-def _read(path: Path) -> dict[str, NamedCorpus]:
-    table = read_table(path, "corpora")
-    return {name: _corpus(f"{path.name} [{name}]", name, row) for name, row in table.items()}
 
 
 def _corpus(where: str, name: str, row: Any) -> NamedCorpus:
@@ -174,5 +159,5 @@ def _corpus(where: str, name: str, row: Any) -> NamedCorpus:
     try:
         re.compile(corpus.begins)
     except re.error as error:
-        raise ConfigError(f"{where}: begins = {corpus.begins!r} is no pattern: {error}") from error
+        raise ConfigError(f"{where}: begins = {corpus.begins!r} is not a valid regular expression: {error}") from error
     return corpus

@@ -1,6 +1,6 @@
 """Load a causal language model and its tokenizer with transformers, from any source.
 
-A GGUF file is dequantised once and kept as safetensors in the cache, so that it loads in a moment afterwards.
+A GGUF file is dequantized once and kept as safetensors in the cache, so that it loads in a moment afterwards.
 No repository's own code is ever run (`trust_remote_code` stays off).
 """
 
@@ -25,11 +25,12 @@ from transformers.utils import cached_file
 from llmprobe.cache import cache_dir
 from llmprobe.conversions import build_once
 from llmprobe.device import pick_device
-from llmprobe.errors import ConfigError, SourceError
+from llmprobe.errors import ConfigError, SourceError, first_line
 from llmprobe.loss.limits import positions_of
-from llmprobe.loss.loading import check_whole, first_line, load_config, load_whole, quiet
-from llmprobe.weights.checkpoint import gguf_parts, local_gguf, refuse_pointers
+from llmprobe.loss.loading import check_whole, load_config, load_whole, quiet
+from llmprobe.weights.checkpoint import refuse_pointers
 from llmprobe.weights.fingerprint import fingerprint
+from llmprobe.weights.gguf_checkpoint import gguf_parts, local_gguf
 from llmprobe.weights.gguf_header import read_header
 from llmprobe.weights.source import Source, parse_source
 
@@ -39,18 +40,31 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 @dataclass(frozen=True)
 class LanguageModel:
-    """A causal language model ready to be evaluated.
+    """A causal language model ready to be evaluated; `load_model` makes it.
 
     Attributes
     ----------
-    model, tokenizer
-        As transformers loads them; the model is in evaluation mode.
-    source, revision
-        As asked for; the commit that was read, empty for local files.
-    dtype, device
-        Names of the type and the device the model computes in.
+    model
+        As transformers loads it, in evaluation mode.
+    tokenizer
+        Its tokenizer, as transformers loads it.
+    source
+        As asked for.
+    revision
+        The commit that was read, empty for local files.
+    dtype
+        Name of the type it computes in.
+    device
+        Name of the device it computes on.
     positions
-        Longest input it takes, or None if nothing bounds it.
+        Longest input it takes, in tokens, or None if nothing bounds it.
+
+    Examples
+    --------
+    >>> from llmprobe import load_model
+    >>> model = load_model("tiny", device="cpu")
+    >>> model.width, model.positions
+    (32, 64)
     """
 
     model: PreTrainedModel
@@ -79,12 +93,21 @@ def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> 
     device
         ``auto``, ``cpu``, ``cuda``, ``mps``; with several GPUs ``auto`` spreads the model over them.
 
+    Returns
+    -------
+    The model in evaluation mode, with every weight loaded from the checkpoint.
+
     Raises
     ------
     SourceError
         Model or tokenizer cannot be found or read.
     ConfigError
         Unknown dtype or device.
+
+    Examples
+    --------
+    >>> load_model("tiny", device="cpu").dtype
+    'float32'
     """
     if dtype not in DTYPES:
         raise ConfigError(f"--dtype {dtype}", expected=f"one of {', '.join(DTYPES)}")
@@ -155,7 +178,9 @@ def _folder(source: Source) -> tuple[str, str]:
     gguf = local_gguf(path) if path.is_dir() else path
     if gguf is not None and gguf.suffix == ".gguf":
         return str(_converted(gguf)), ""
-    raise SourceError(f"{path} is no whole model", expected="a folder with config.json and weights, or a .gguf file")
+    raise SourceError(
+        f"{path} is not a complete model", expected="a folder with config.json and weights, or a .gguf file"
+    )
 
 
 def _converted(gguf: Path) -> Path:
@@ -190,14 +215,14 @@ def _convert(gguf: Path, target: Path) -> None:
         raise SourceError(
             f"{gguf} does not load: {first_line(error)}", fix="the file is corrupt or its kind unknown"
         ) from error
-    quantised, report = loaded
+    quantized, report = loaded
     check_whole(str(gguf), report)
     # transformers will not save what it loaded as GGUF; the same weights in a plain model it will.
-    config = quantised.config
+    config = quantized.config
     vars(config).pop("quantization_config", None)
     with torch.device("meta"):
         plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(quantised.state_dict(), assign=True)
+    plain.load_state_dict(quantized.state_dict(), assign=True)
     plain.tie_weights()
     plain.save_pretrained(target)
     tokenizer.save_pretrained(target)

@@ -19,7 +19,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from llmprobe.errors import SourceError
+from llmprobe.errors import SourceError, first_line
 from llmprobe.weights.architecture import WRAPPERS, Architecture, common_prefix, text_model, unwrapped
 from llmprobe.weights.checkpoint import Checkpoint, open_local
 
@@ -140,12 +140,6 @@ def not_a_model(source: str, error: Exception) -> SourceError:
         f"{source} does not load as a language model: {first_line(error)}",
         expected="a causal model with config.json and weights that transformers knows",
     )
-
-
-def first_line(error: Exception) -> str:
-    """What an error says, in one line: its first, and the next where the first ends with a colon."""
-    lines = (str(error).strip() or type(error).__name__).split("\n")
-    return " ".join(" ".join(lines[: 1 + lines[0].rstrip().endswith(":")]).split())
 
 
 def quiet() -> None:

@@ -2,7 +2,7 @@
 
 Windows of like length share a batch and are padded on the right only, where a causal model cannot look, so padding
 changes nothing and is never scored. The plan of batches depends on the windows and the budget alone, and each
-finished batch is a line of a file: a run that was killed goes on with the same batches and ends with the same bits.
+finished batch is a line of a file: a run that was killed resumes with the same batches and ends with the same bits.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ BOM = "\ufeff"
 
 
 def text_of(value: object, where: str) -> str | None:
-    """A row's value as text; None where the row has none (a null), which is no document.
+    """A row's value as text; None where the row has none (a null), which is not a document.
 
     Bytes are decoded as UTF-8, a byte-order mark in front is not text, and line ends stay as they are.
 
@@ -16,7 +16,7 @@ def text_of(value: object, where: str) -> str | None:
     ------
     CorpusError
         The value is a number, a list or a table, its bytes are not UTF-8, or it holds half of a surrogate pair, which
-        is no character; `where` says which row.
+        is not a character; `where` says which row.
     """
     if value is None:
         return None

@@ -67,7 +67,7 @@ def cut_windows(
     prefix: Prefix = "auto",
     max_tokens: int | None = None,
 ) -> Iterator[Window]:
-    """Tokenise documents and cut them.
+    """Tokenize documents and cut them.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def cut_windows(
     stride = context + 1 - len(lead)
     left = float("inf") if max_tokens is None else max_tokens
     for index, document in enumerate(documents):
-        ids, ends = _tokenise(tokenizer, document.text)
+        ids, ends = _tokenize(tokenizer, document.text)
         for start in range(0, len(ids), stride):
             if left <= 0:
                 return
@@ -96,7 +96,7 @@ def cut_windows(
             left -= len(window) - 1
 
 
-def _tokenise(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[int]]:
+def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int], list[int]]:
     """Token ids and, at i, how many characters of the text lie before token i.
 
     A control token that is written out in the text (``<|endoftext|>``) is text like any other.

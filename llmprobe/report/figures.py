@@ -153,11 +153,11 @@ def geometry(spread: Distribution, bins: Sequence[FrequencyBin], m: int) -> Figu
         figure = Figure(figsize=(9.6, 3.8))
         left, right = figure.subplots(1, 2)
         width = spread.edges[1] - spread.edges[0]
-        centres = (spread.edges[1:] + spread.edges[:-1]) / 2
+        centers = (spread.edges[1:] + spread.edges[:-1]) / 2
         density = spread.counts / spread.counts.sum() / width
-        left.fill_between(centres, density, step="mid", color=COLOURS[0], alpha=0.6, lw=0, label="measured")
-        random = np.exp(-m * centres**2 / 2) * np.sqrt(m / (2 * np.pi))
-        left.plot(centres, random, color=INK, lw=0.9, ls=":", label="random directions")
+        left.fill_between(centers, density, step="mid", color=COLOURS[0], alpha=0.6, lw=0, label="measured")
+        random = np.exp(-m * centers**2 / 2) * np.sqrt(m / (2 * np.pi))
+        left.plot(centers, random, color=INK, lw=0.9, ls=":", label="random directions")
         reach = 1.5 * max(abs(spread.quantiles[q]) for q in (0.001, 0.999))
         left.set(xlabel="cosine", ylabel="density", xlim=(max(-1, -reach), min(1, reach)))
         left.legend()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from llmprobe.observations import digest
+from llmprobe.identity import digest
 from llmprobe.report import figures, html
 from llmprobe.report.exponents import Exponent, differences
 from llmprobe.report.html import Link

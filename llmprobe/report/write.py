@@ -30,10 +30,19 @@ def write_report(run_dir: str | Path) -> Path:
     run_dir
         Folder with ``observations.jsonl``.
 
+    Returns
+    -------
+    Path of ``report.html``.
+
     Raises
     ------
     StoreError
         There are no observations, or the folder cannot be written.
+
+    Examples
+    --------
+    >>> write_report("runs/quickstart")  # doctest: +SKIP
+    PosixPath('runs/quickstart/report.html')
     """
     folder = Path(run_dir)
     store = ObservationStore(folder / "observations.jsonl")

@@ -6,28 +6,17 @@ says which shard holds a tensor, and only that shard's header is opened.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol, runtime_checkable
 
 from llmprobe.errors import SourceError
 from llmprobe.weights.byte_source import ByteSource, FileTree, LocalTree, parsed_json
-from llmprobe.weights.gguf import GgufFile
-from llmprobe.weights.safetensors import SafetensorsFile
+from llmprobe.weights.formats import FORMATS, PART, WeightFile
+from llmprobe.weights.gguf_checkpoint import GgufCheckpoint, local_gguf
 from llmprobe.weights.tensor import StoredTensor
-from llmprobe.weights.torch_zip import TorchZipFile
 
 JSON_LIMIT = 100 << 20
-
-
-@runtime_checkable
-class WeightFile(Protocol):
-    """Tensors by name in one file; what a new format has to offer."""
-
-    def names(self) -> list[str]: ...
-    def shape(self, name: str) -> tuple[int, ...]: ...
-    def read(self, name: str) -> StoredTensor: ...
 
 
 # In transformers' order, so that the matrix read is the one a model would be loaded with: a file before the index of
@@ -36,9 +25,7 @@ LAYOUTS = (
     ("model.safetensors", "model.safetensors.index.json"),
     ("pytorch_model.bin", "pytorch_model.bin.index.json"),
 )
-PART = re.compile(r"(?P<stem>.+)-(?P<number>\d+)-of-(?P<count>\d+)(?P<suffix>\.\w+)")
 OTHERS = ("training_args.bin", "optimizer.bin", "scheduler.bin", "adapter_model.bin", "adapter_model.safetensors")
-FORMATS: dict[str, Callable[[ByteSource], WeightFile]] = {".safetensors": SafetensorsFile, ".bin": TorchZipFile}
 
 
 @runtime_checkable
@@ -149,7 +136,8 @@ class TreeCheckpoint:
         path = PurePosixPath(file)
         if path.is_absolute() or ".." in path.parts or "\\" in file or ":" in file:
             raise SourceError(
-                f"the index of {self.label} names {file!r}, outside the checkpoint", fix="do not trust it"
+                f"the index of {self.label} names {file!r}, outside the checkpoint",
+                fix="do not open it, take the model from its publisher",
             )
         return file
 
@@ -171,86 +159,8 @@ class TreeCheckpoint:
             raise SourceError(f"{name} of {self.label} has {source.size} bytes", expected=f"at most {JSON_LIMIT}")
         table = parsed_json(source, source.read(0, source.size))
         if not isinstance(table, dict):
-            raise SourceError(f"{name} of {self.label} is no JSON object", fix="download it again")
+            raise SourceError(f"{name} of {self.label} is not a JSON object", fix="download it again")
         return table
-
-
-class GgufCheckpoint:
-    """A checkpoint in one .gguf file, or in all the parts that it was split into.
-
-    Raises
-    ------
-    SourceError
-        A part is missing.
-    """
-
-    revision = missing = ""
-
-    def __init__(self, path: Path) -> None:
-        parts = [GgufFile(part) for part in gguf_parts(path)]
-        self._where = {name: part for part in parts for name in part.names()}
-        self._parts, self.label = parts, str(path)
-        self.config: dict[str, Any] = {"model_type": parts[0].architecture, "format": "gguf"}
-
-    @property
-    def bytes_read(self) -> int:
-        return sum(part.bytes_read for part in self._parts)
-
-    def names(self) -> Sequence[str]:
-        return list(self._where)
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        return self._where[name].shape(name)
-
-    def read(self, name: str) -> StoredTensor:
-        return self._where[name].read(name)
-
-
-def gguf_parts(path: Path) -> list[Path]:
-    """The files that a .gguf file belongs to, in order: itself, or all the parts that it is one of.
-
-    Raises
-    ------
-    SourceError
-        Not all of them are there.
-    """
-    match = PART.fullmatch(path.name)
-    count = GgufFile(path).split_count
-    if match is None or count < 2:
-        if count > 1:
-            raise SourceError(
-                f"{path} is one of {count} parts",
-                expected=f"a name that ends in -00001-of-{count:05}.gguf and all parts beside it",
-                fix="give the parts the names they were published under",
-            )
-        return [path]
-    width = len(match["number"])
-    parts = [path.with_name(f"{match['stem']}-{i:0{width}}-of-{match['count']}.gguf") for i in range(1, count + 1)]
-    absent = [part.name for part in parts if not part.is_file()]
-    if absent:
-        raise SourceError(f"{path} is one of {count} parts; {', '.join(absent[:3])} not there", fix="fetch every part")
-    return parts
-
-
-def local_gguf(path: Path) -> Path | None:
-    """The .gguf model of a folder, by its first part; None where the folder holds other weights or no .gguf file.
-
-    Raises
-    ------
-    SourceError
-        It holds several models.
-    """
-    files = sorted(path.glob("*.gguf"))
-    if not files or any(path.glob("*.safetensors")) or any(path.glob("*.bin")):
-        return None
-    models = {PART.sub(r"\g<stem>", file.name): file for file in reversed(files)}
-    if len(models) > 1:
-        raise SourceError(
-            f"{path} holds {len(models)} .gguf models: {', '.join(sorted(file.name for file in models.values())[:4])}",
-            expected="one",
-            fix="name the file",
-        )
-    return files[0]
 
 
 def open_local(path: Path) -> Checkpoint:
@@ -271,7 +181,7 @@ def open_local(path: Path) -> Checkpoint:
         return GgufCheckpoint(path)
     if path.suffix in FORMATS:
         return _SingleFile(LocalTree(path))
-    raise SourceError(f"{path} is no known kind of file", expected="a folder, a .safetensors, .bin or .gguf file")
+    raise SourceError(f"{path} has an unknown file type", expected="a folder, a .safetensors, .bin or .gguf file")
 
 
 class _SingleFile(TreeCheckpoint):

@@ -1,4 +1,4 @@
-"""One tensor of a .gguf file, dequantised with the `gguf` package; only its bytes are read."""
+"""One tensor of a .gguf file, dequantized with the `gguf` package; only its bytes are read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmprobe.weights.byte_source import LocalFile
 from llmprobe.weights.gguf_header import read_header
 from llmprobe.weights.tensor import StoredTensor
 
-ROWS = 8192  # dequantised at a time, so that the quantised kinds' temporaries stay small
+ROWS = 8192  # dequantized at a time, so that the quantized kinds' temporaries stay small
 
 
 class GgufFile:
@@ -49,7 +49,7 @@ class GgufFile:
         return self._header.tensors[name].shape
 
     def read(self, name: str) -> StoredTensor:
-        """The tensor in float32 (float16 and float32 stay as stored); `dtype` names the quantisation."""
+        """The tensor in float32 (float16 and float32 stay as stored); `dtype` names the quantization."""
         from gguf.constants import GGMLQuantizationType
         from gguf.quants import dequantize
 
@@ -64,6 +64,6 @@ class GgufFile:
                 values[i : i + ROWS] = torch.from_numpy(np.array(block, dtype=np.float32))
         except (NotImplementedError, ValueError, TypeError) as error:
             raise SourceError(
-                f"{name} in {self.path} is quantised as {kind.name}, which cannot be read: {error}"
+                f"{name} in {self.path} is quantized as {kind.name}, which cannot be read: {error}"
             ) from error
         return StoredTensor(name, values.reshape(place.shape), kind.name, hashlib.sha256(data.data).hexdigest())

@@ -60,7 +60,7 @@ def read_header(path: Path) -> GgufHeader:
             return _Cursor(data, size).header()
     except (ValueError, IndexError, struct.error, OSError, OverflowError) as error:
         raise SourceError(
-            f"{path} is no readable GGUF file: {error}",
+            f"{path} cannot be read as GGUF: {error}",
             fix="the file is truncated or corrupt: download it again",
         ) from error
 

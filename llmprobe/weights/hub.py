@@ -1,6 +1,6 @@
 """A repository at the Hugging Face Hub, read by byte ranges: an index, one shard's header, one tensor's bytes.
 
-Large ranges arrive in parallel pieces that are kept as they come, so a broken transfer goes on from its last whole
+Large ranges arrive in parallel pieces that are kept as they come, so a broken transfer resumes from its last whole
 piece. Tensors are kept in the cache by repository, commit and name, and served from there when the Hub is out of
 reach. Endpoint, token and offline mode are `huggingface_hub`'s own (`HF_ENDPOINT`, `HF_TOKEN`, `HF_HUB_OFFLINE`).
 """

@@ -75,7 +75,7 @@ class SafetensorsFile:
             raise SourceError(
                 f"{name} in {self.source.name} is stored as {entry.dtype}",
                 expected=f"one of {', '.join(DTYPES)}",
-                fix="quantised weights are not measured: take the unquantised model",
+                fix="quantized weights are not measured: take the unquantized model",
             )
         if 0 in entry.shape:
             raise SourceError(
@@ -133,7 +133,7 @@ class SafetensorsFile:
 
     def _corrupt(self, what: str) -> SourceError:
         return SourceError(
-            f"{self.source.name} is no readable safetensors file: {what}",
+            f"{self.source.name} cannot be read as safetensors: {what}",
             expected="an 8-byte length, a JSON header, then the tensors",
             fix="the file is truncated or corrupt: download it again",
         )

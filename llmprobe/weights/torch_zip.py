@@ -16,7 +16,7 @@ import zlib
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from llmprobe.errors import ProbeError, SourceError
+from llmprobe.errors import ProbeError, SourceError, first_line
 from llmprobe.weights.byte_source import ByteSource
 from llmprobe.weights.tensor import StoredTensor
 
@@ -88,7 +88,7 @@ class TorchZipFile:
                 members = archive.infolist()
                 self._check(members)
                 if archive.comment or self.source.read(self.source.size - END, 4) != b"PK\5\6":
-                    raise zipfile.BadZipFile("it goes on after its directory")
+                    raise zipfile.BadZipFile("there are bytes after its directory")
                 if self.source.size - END - archive.start_dir - sum(_entry_size(m) for m in members) not in (0, END64):
                     raise zipfile.BadZipFile("its directory is not as long as it says")
                 skeleton, records = _skeleton(archive, members)
@@ -96,7 +96,7 @@ class TorchZipFile:
             raise
         except Exception as error:  # of whatever kind: the file is another's
             raise SourceError(
-                f"{self.source.name} is no readable torch zip: {_why(error)}",
+                f"{self.source.name} cannot be read as a torch zip: {first_line(error)[:200]}",
                 expected="a file written by torch.save since torch 1.6",
                 fix="the file is truncated, corrupt or in the old format: take another revision or convert it",
             ) from error
@@ -110,7 +110,7 @@ class TorchZipFile:
                 fix="do not trust this file",
             ) from error
         except Exception as error:  # of whatever kind: the pickle is another's
-            raise SourceError(f"{self.source.name} is no readable torch zip: {_why(error)}") from error
+            raise SourceError(f"{self.source.name} cannot be read as a torch zip: {first_line(error)[:200]}") from error
         if not isinstance(loaded, dict):
             raise SourceError(f"{self.source.name} holds a {type(loaded).__name__}", expected="a dictionary of tensors")
         return {str(k): v for k, v in loaded.items() if isinstance(v, torch.Tensor) and v.numel()}, records
@@ -140,7 +140,8 @@ class TorchZipFile:
             raise SourceError(f"{self.source.name} holds two members of one name", fix="do not trust this file")
         if sum(m.file_size for m in members if "/data/" not in m.filename) > PICKLE_BYTES:
             raise SourceError(
-                f"{self.source.name} holds a pickle of more than {PICKLE_BYTES} bytes", fix="do not trust it"
+                f"{self.source.name} holds a pickle of more than {PICKLE_BYTES} bytes",
+                fix="it is not an ordinary checkpoint: do not open it, take the model from its publisher",
             )
         if any(members) and min(member.header_offset for member in members) > 0:
             raise SourceError(f"{self.source.name} has something before its first member", fix="do not trust this file")
@@ -163,10 +164,6 @@ def _entry_size(member: zipfile.ZipInfo) -> int:
     """Bytes of a member in the zip's directory."""
     name = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
     return 46 + len(name) + len(member.extra) + len(member.comment)
-
-
-def _why(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
 
 
 def _skeleton(

@@ -28,22 +28,37 @@ FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
 @dataclass(frozen=True)
 class Unembedding:
-    """An unembedding matrix and where it came from.
+    """An unembedding matrix and where it came from; `read_unembedding` makes it.
 
     Attributes
     ----------
     W
-        Shape [n, m]: vocabulary rows × width, in the stored type (float32 if it was quantised).
-    source, revision
-        As asked for; the commit that was read, empty for local files.
-    tensor, dtype, sha256
-        Its name, type and hash on disk.
+        Shape [n, m]: vocabulary rows × width, in the stored type (float32 if it was quantized).
+    source
+        As asked for.
+    revision
+        The commit that was read, empty for local files.
+    tensor
+        Its name on disk.
+    dtype
+        Its type on disk; for a quantized one, the name of the quantization.
+    sha256
+        Hash of its bytes on disk.
     tied
         Whether it is the input embedding too.
     bytes_read
         Bytes of weight files read to get it.
-    vocabulary, folded
-        What was done to it: rows kept from the top (None: all), and whether the final norm's gain was folded in.
+    vocabulary
+        Rows kept from the top; None: all.
+    folded
+        Whether the final norm's gain was folded in.
+
+    Examples
+    --------
+    >>> from llmprobe import read_unembedding
+    >>> unembedding = read_unembedding("tiny")
+    >>> tuple(unembedding.W.shape), unembedding.tied
+    ((96, 32), False)
     """
 
     W: Float[Tensor, "n m"]
@@ -71,14 +86,23 @@ def read_unembedding(
     tensor
         Its name, for a model that calls it something unusual.
     rows
-        Keep only the first `rows` rows: the tokenizer's vocabulary without the padding below it.
+        Keep only the first `rows` rows: the tokenizer's vocabulary without the padding below it. All by default.
     fold_gain
         Multiply by the final norm's gain, W diag(g). Never done unless asked for.
+
+    Returns
+    -------
+    The matrix, shape [n, m], and what it was read from.
 
     Raises
     ------
     SourceError
         Nothing is there, the file is damaged, or no tensor has a known name.
+
+    Examples
+    --------
+    >>> read_unembedding("tiny", rows=90).W.shape
+    torch.Size([90, 32])
     """
     checkpoint = parse_source(source).open()
     architecture = _architecture(checkpoint)

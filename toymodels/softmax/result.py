@@ -11,7 +11,8 @@ import numpy as np
 
 from llmprobe.errors import FitError
 from llmprobe.fitting.law import PowerLawSum
-from llmprobe.fitting.window import WindowFit, choose_window, fit_window
+from llmprobe.fitting.stretch import choose_window
+from llmprobe.fitting.window import WindowFit, fit_window
 from llmprobe.lines import finite
 from llmprobe.observations import Identity, Observation
 from toymodels.softmax.config import SoftmaxConfig

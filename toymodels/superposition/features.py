@@ -187,11 +187,11 @@ class Sampler:
         self.bits = self.n.bit_length()
 
     def state(self) -> UInt8[Tensor, "replicas bytes"]:
-        """What to keep to go on from the end of the current chunk; see `restore`."""
+        """What to keep to resume from the end of the current chunk; see `restore`."""
         return torch.stack([generator.get_state() for generator in self.generators])
 
     def restore(self, state: UInt8[Tensor, "replicas bytes"]) -> None:
-        """Go on where `state` was taken."""
+        """Resume where `state` was taken."""
         for generator, row in zip(self.generators, state, strict=True):
             generator.set_state(row.cpu())
 
@@ -229,37 +229,28 @@ class Sampler:
         return key, value
 
     def _batches(self, key: Tensor, value: Tensor) -> Iterator[Batch]:
+        """Batches of the sorted events of a chunk: E events, G = T · R groups of a step and a replica, S slots."""
         R, n, groups = self.replicas, self.n, self.steps * self.replicas  # group = step · R + replica
-        feature, row = key & ((1 << self.bits) - 1), key >> self.bits
-        fresh = torch.ones_like(row)
-        fresh[1:] = row[1:] != row[:-1]
-        place = torch.cat([fresh.new_zeros(1), fresh.cumsum(0)])  # occupied rows before each event
-        edges = torch.arange(groups + 1, device=self.home) * self.batch << self.bits
-        first = torch.searchsorted(key, edges)  # where each group's events begin
-        events, before = first.diff(), place[first]
-        occupied = before.diff().view(-1, R)
-        rows = occupied.amax(1).clamp(min=1)
-        base = (rows.cumsum(0) - rows)[:, None] * R + rows[:, None] * torch.arange(R, device=self.home)
-        group = torch.repeat_interleave(torch.arange(groups, device=self.home), events)
-        slot = (
-            place[1:] - 1 + (base.view(-1) - before[:-1]).index_select(0, group)
-        )  # numbered through the chunk, padding included
-        begin = first[:-1:R]  # where each step's events begin
-        origin = base[:, 0]  # and its slots
+        feature, row = key & ((1 << self.bits) - 1), key >> self.bits  # [E] each
+        edges = torch.arange(groups + 1, device=self.home) * self.batch << self.bits  # [G + 1]
+        first = torch.searchsorted(key, edges)  # [G + 1]: where each group's events begin
+        group = torch.repeat_interleave(torch.arange(groups, device=self.home), first.diff())  # [E]
+        slot, occupied, rows, origin = self._slots(row, first, group)
+        begin = first[:-1:R]  # [T]: where each step's events begin
         heights, starts, slots = rows.tolist(), begin.tolist(), origin.tolist()
         ends, last = [*starts[1:], len(key)], [*slots[1:], slots[-1] + R * heights[-1]]
-        per_slot = _counts(slot, last[-1])
-        slot_start = per_slot.cumsum(0).sub_(per_slot)
+        per_slot = _counts(slot, last[-1])  # [S]
+        slot_start = per_slot.cumsum(0).sub_(per_slot)  # [S]: where each slot's events begin in its step
         slot_start -= torch.repeat_interleave(begin, rows * R)
-        step = torch.div(group, R, rounding_mode="floor") if R > 1 else group
+        step = torch.div(group, R, rounding_mode="floor") if R > 1 else group  # [E]
         slot -= origin.index_select(0, step)
-        unit = feature + (group % R) * n if R > 1 else feature
+        unit = feature + (group % R) * n if R > 1 else feature  # [E]
         # sorting units with the event's position in the low bits gives their order in one sort
-        code, low = step * (R * n) + unit, max(1, len(key)).bit_length()
-        position = _sort(code << low | torch.arange(len(key), device=self.home)) & ((1 << low) - 1)
-        per_unit = _counts(code, groups * n).view(-1, R * n)
-        unit_start = per_unit.cumsum(1).sub_(per_unit)
-        empty = self.batch - occupied
+        code, low = step * (R * n) + unit, max(1, len(key)).bit_length()  # [E]
+        position = _sort(code << low | torch.arange(len(key), device=self.home)) & ((1 << low) - 1)  # [E]
+        per_unit = _counts(code, groups * n).view(-1, R * n)  # [T, R n]
+        unit_start = per_unit.cumsum(1).sub_(per_unit)  # [T, R n]
+        empty = self.batch - occupied  # [T, R]
         home = [per_slot.clamp(max=1).to(self.dtype), empty.to(self.dtype), slot, unit, value]
         home += [slot_start, slot.index_select(0, position), value.index_select(0, position), unit_start]
         used, empty, slot, unit, value, slot_start, unit_slot, unit_value, unit_start = (
@@ -280,6 +271,20 @@ class Sampler:
                 unit_start[k],
             )
 
+    def _slots(self, row: Tensor, first: Tensor, group: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Slot of each event, numbered through the chunk with padding included [E]; occupied rows of each step and
+        replica [T, R]; rows of each step, those of its fullest replica [T]; and the slot each step begins at [T]."""
+        fresh = torch.ones_like(row)  # [E]: 1 where a row's first event stands
+        fresh[1:] = row[1:] != row[:-1]
+        place = torch.cat([fresh.new_zeros(1), fresh.cumsum(0)])  # [E + 1]: occupied rows before each event
+        before = place[first]  # [G + 1]
+        occupied = before.diff().view(-1, self.replicas)
+        rows = occupied.amax(1).clamp(min=1)
+        replica = torch.arange(self.replicas, device=self.home)
+        base = (rows.cumsum(0) - rows)[:, None] * self.replicas + rows[:, None] * replica  # [T, R]: first slot of each
+        slot = place[1:] - 1 + (base.view(-1) - before[:-1]).index_select(0, group)
+        return slot, occupied, rows, base[:, 0]
+
 
 def _counts(index: Tensor, length: int) -> Tensor:
     """How often each of 0..length−1 occurs; unlike `bincount` it never waits for the device."""
@@ -287,7 +292,7 @@ def _counts(index: Tensor, length: int) -> Tensor:
 
 
 def _sort(keys: Tensor) -> Tensor:
-    """Sorted integers; numpy's vectorised sort is several times faster than torch's on a CPU."""
+    """Sorted integers; numpy's vectorized sort is several times faster than torch's on a CPU."""
     if keys.device.type == "cpu":
         return torch.from_numpy(np.sort(keys.numpy()))
     return keys.sort().values

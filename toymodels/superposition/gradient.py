@@ -105,7 +105,7 @@ class Gradient:
         return [self.density, float(self._dense_steps)]
 
     def restore(self, state: Sequence[float]) -> None:
-        """Go on where `state` was taken."""
+        """Resume where `state` was taken."""
         self.density, self._dense_steps = float(state[0]), int(state[1])
 
     def dense_gradient(

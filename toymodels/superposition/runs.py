@@ -2,7 +2,7 @@
 
 The parent alone writes the store, so workers need no shared disk; a run whose observations exist is not repeated.
 Checkpoints lie beside the store (``<folder>/checkpoints``); where workers share that folder, a run whose worker
-died goes on from the last one, elsewhere it starts again. Either way it ends with the same bits.
+died resumes from the last one, elsewhere it starts again. Either way it ends with the same bits.
 """
 
 from __future__ import annotations

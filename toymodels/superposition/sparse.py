@@ -47,8 +47,8 @@ class Finder:
 
     def __call__(self, P: Float[Tensor, "n m1"], h: Float[Tensor, "slots m1"], batch: Batch) -> Firing:
         """Outputs of ReLU(P h) above zero; P = [W | b], h = [Wᵀx | 1] by slot, for one replica on a CPU."""
-        bias = P[:, -1].numpy()
-        reach, threshold = _bounds(h, P)
+        bias = P[:, -1].numpy()  # [n]
+        reach, threshold = _bounds(h, P)  # [slots], [n]
         rays = _Rays.of(batch)
         every = np.arange(len(P))
         found = [self._staircase(P, h, rays.computed, every, reach, threshold)]
@@ -66,10 +66,10 @@ class Finder:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         rows = rows[np.argsort(reach[rows])]
         columns = columns[np.argsort(threshold[columns])]
-        widths = np.searchsorted(threshold[columns], reach[rows])  # columns that a row may fire
+        widths = np.searchsorted(threshold[columns], reach[rows])  # [rows]: columns that a row may fire
         # index_select copies rows several times faster than indexing does
-        h = h.index_select(0, torch.from_numpy(rows))
-        P = P.index_select(0, torch.from_numpy(columns)).T
+        h = h.index_select(0, torch.from_numpy(rows))  # [rows, m + 1]
+        P = P.index_select(0, torch.from_numpy(columns)).T  # [m + 1, columns]
         limit = self.block_bytes // P.element_size()
         none = np.empty(0, dtype=np.int64)
         found = [(none, none, np.empty(0, dtype=h.numpy().dtype))]
@@ -80,7 +80,7 @@ class Finder:
             width = int(widths[last - 1])
             if width:
                 place, value = self._above_zero(h[first:last], P[:, :width])
-                row = place // width
+                row = place // width  # [firing], within the block
                 found.append((rows[row + first], columns[place - row * width], value))
             first = last
         row, column, value = (np.concatenate(part) for part in zip(*found, strict=True))
@@ -90,10 +90,10 @@ class Finder:
         size = h.shape[0] * PT.shape[1]
         if len(self._above) < size or self._outputs.dtype != h.dtype:
             self._outputs, self._above = h.new_empty(size), np.empty(size, dtype=bool)
-        flat = self._outputs[:size]
-        torch.mm(h, PT, out=flat.view(h.shape[0], -1))
+        flat = self._outputs[:size]  # [rows · width], a block of outputs laid out flat
+        torch.mm(h, PT, out=flat.view(h.shape[0], -1))  # [rows, width]
         values = flat.numpy()
-        place = np.flatnonzero(np.greater(values, 0, out=self._above[:size]))
+        place = np.flatnonzero(np.greater(values, 0, out=self._above[:size]))  # [firing]
         return place, values[place]
 
 
@@ -113,38 +113,38 @@ class _Rays:
 
     @classmethod
     def of(cls, batch: Batch) -> _Rays:
-        begin, unit, value = batch.slot_start.numpy(), batch.unit.numpy(), batch.value.numpy()
+        begin, unit, value = batch.slot_start.numpy(), batch.unit.numpy(), batch.value.numpy()  # [slots], [events] × 2
         slots = len(begin)
-        sizes = np.diff(begin, append=len(unit))
-        single = np.flatnonzero(sizes == 1)
-        amplitude, feature = value[begin[single]], unit[begin[single]]
+        sizes = np.diff(begin, append=len(unit))  # [slots]: active features of each
+        single = np.flatnonzero(sizes == 1)  # [singles]
+        amplitude, feature = value[begin[single]], unit[begin[single]]  # [singles] each
         # longest first within each feature: a stable sort by feature after one by falling amplitude
         order = np.argsort(-amplitude)
         order = order[stable_order(feature[order], int(unit.max(initial=0)) + 1)]
-        slot, amplitude, feature = single[order], amplitude[order], feature[order]
+        slot, amplitude, feature = single[order], amplitude[order], feature[order]  # [singles] each
         leads = np.ones(len(slot), dtype=bool)
         leads[1:] = feature[1:] != feature[:-1]
-        leader = np.flatnonzero(leads)
-        length = np.diff(leader, append=len(slot)) - 1
-        member = ~leads
-        longest = np.repeat(amplitude[leader], length)
-        ratio = np.divide(amplitude[member], longest, out=np.zeros_like(longest), where=longest > 0)
-        start, count = np.zeros(slots, dtype=np.int64), np.zeros(slots, dtype=np.int64)
+        leader = np.flatnonzero(leads)  # [rays]
+        length = np.diff(leader, append=len(slot)) - 1  # [rays]: members beside the leader
+        member = ~leads  # [singles]
+        longest = np.repeat(amplitude[leader], length)  # [members]
+        ratio = np.divide(amplitude[member], longest, out=np.zeros_like(longest), where=longest > 0)  # [members]
+        start, count = np.zeros(slots, dtype=np.int64), np.zeros(slots, dtype=np.int64)  # [slots] each
         start[slot[leader]], count[slot[leader]] = leader - np.arange(len(leader)), length
-        computed = np.concatenate([np.flatnonzero(sizes > 1), slot[leader]])
+        computed = np.concatenate([np.flatnonzero(sizes > 1), slot[leader]])  # [several + rays]
         return cls(computed, slot[member], ratio, start, count)
 
     def followers(
         self, row: np.ndarray, column: np.ndarray, value: np.ndarray, bias: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """What fires on the members of rays where the bias is not positive, given what fires on their leaders."""
-        led = (self.count[row] > 0) & (bias[column] <= 0)
-        row, column, value = row[led], column[led], value[led]
-        count = self.count[row]
+        led = (self.count[row] > 0) & (bias[column] <= 0)  # [firing]
+        row, column, value = row[led], column[led], value[led]  # [led] each
+        count = self.count[row]  # [led]
         ends = np.cumsum(count)
         index = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.start[row] - (ends - count), count)
-        offset = bias[column]
-        z = self.ratio[index] * np.repeat(value - offset, count) + np.repeat(offset, count)
+        offset = bias[column]  # [led]
+        z = self.ratio[index] * np.repeat(value - offset, count) + np.repeat(offset, count)  # [followers]
         fires = np.flatnonzero(z > 0)
         return self.member[index[fires]], np.repeat(column, count)[fires], z[fires]
 
@@ -157,6 +157,6 @@ def stable_order(index: Int[np.ndarray, " entries"], count: int) -> Int[np.ndarr
 def _bounds(h: Tensor, P: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """|h| of each row, and the |h| up to which each output is silent, rounding errors allowed for."""
     slack = 1 + 4 * P.shape[1] * torch.finfo(P.dtype).eps
-    reach = torch.linalg.vector_norm(h[:, :-1], dim=1).mul_(slack)
-    norm = torch.linalg.vector_norm(P[:, :-1], dim=1).clamp_min_(torch.finfo(P.dtype).tiny)
+    reach = torch.linalg.vector_norm(h[:, :-1], dim=1).mul_(slack)  # [slots]
+    norm = torch.linalg.vector_norm(P[:, :-1], dim=1).clamp_min_(torch.finfo(P.dtype).tiny)  # [n]
     return reach.numpy(), (-P[:, -1] / norm).numpy()

@@ -1,4 +1,4 @@
-"""Closed forms to hold the toy models against.
+"""Closed forms that the toy models are compared with.
 
 Superposition, arXiv:2505.10465: where decay leaves the rarer features unlearned (weak superposition) the loss is
 what these features carry; where growth makes all of them share the width (strong superposition) it is the squared
@@ -51,7 +51,7 @@ def zero_loss(density: float, *, amplitude: str = "uniform") -> float:
 
 
 def plain_overlaps(W: Float[Tensor, "n m"]) -> float:
-    """Mean of (W_i·W_j)² over pairs i < j, rows not normalised: what enters the loss. Exact in O(n m²)."""
+    """Mean of (W_i·W_j)² over pairs i < j, rows not normalized: what enters the loss. Exact in O(n m²)."""
     W = W.double()
     n = len(W)
     norms = W.square().sum(1)

@@ -1,7 +1,7 @@
 """Training runs of the toy model: schedule, loop, and going on after a kill.
 
 Runs of equal shape and schedule may share one loop as replicas; each keeps its own seed, data and weight decay, so
-R replicas equal R single runs up to rounding. A run that was killed goes on from its last checkpoint and ends bit for
+R replicas equal R single runs up to rounding. A run that was killed resumes from its last checkpoint and ends bit for
 bit where it would have ended.
 """
 
@@ -204,7 +204,7 @@ class Run:
         write_checkpoint(path, self._identity(), arrays, state)
 
     def resume(self, path: Path) -> None:
-        """Go on from a state that `save` wrote; without one, stay at the start."""
+        """Resume from a state that `save` wrote; without one, stay at the start."""
         kept = read_checkpoint(path, self._identity())
         if kept is None:
             return

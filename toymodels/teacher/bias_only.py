@@ -98,7 +98,7 @@ class Outputs:
 
 
 def learn_biases(
-    row: Student,
+    student: Student,
     tasks: Sequence[Task],
     ks: Sequence[int],
     seeds: Sequence[int],
@@ -109,10 +109,10 @@ def learn_biases(
     """Curves of a student that trains nothing but c; see `toymodels.teacher.descent.descend`."""
     curves = []
     for task, k, seed in zip(tasks, ks, seeds, strict=True):
-        W, B = start(row, task.n, k, seed)
+        W, B = start(student, task.n, k, seed)
         W, B = W.to(device), B.to(device)
         p, teacher = (torch.from_numpy(column).to(device) for column in (task.probabilities, task.teacher))
-        curves.append(_curve(Outputs(W.T @ B @ W, p, teacher, row.rate), until or row.time, task.zero_loss))
+        curves.append(_curve(Outputs(W.T @ B @ W, p, teacher, student.rate), until or student.time, task.zero_loss))
     return curves
 
 

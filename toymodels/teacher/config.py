@@ -64,30 +64,33 @@ class TeacherConfig(Settings):
                 f"options {', '.join(unknown or self.options)} of student {self.student!r}",
                 expected=f"some of {', '.join(OPTIONS)}; the student `none` has no options",
             )
-        _ = self.row
+        _ = self.chosen_student
 
     @property
-    def row(self) -> Student | None:
+    def chosen_student(self) -> Student | None:
         """The student, or its control; None without superposition."""
         if self.student == "none":
             return None
-        row = replace(student(self.student), **self.options)
-        return row if self.superposed else row.control()
+        chosen = replace(student(self.student), **self.options)
+        return chosen if self.superposed else chosen.control()
 
     @property
     def task(self) -> Task:
         """What is to be learned."""
-        return Task(self.n, self.a, self.b) if self.row is None else self.row.task(self.n, self.a, self.b)
+        chosen = self.chosen_student
+        return Task(self.n, self.a, self.b) if chosen is None else chosen.task(self.n, self.a, self.b)
 
     def check_window(self) -> None:
         """Raise `SettingError` where the run would end before the window that its exponent is read on."""
-        if self.row is not None and self.time is not None and self.row.rule == "fixed" and self.time < FIXED_END:
+        chosen = self.chosen_student
+        if chosen is not None and self.time is not None and chosen.rule == "fixed" and self.time < FIXED_END:
             raise SettingError("time", self.time, f"at least {FIXED_END:g}, where the window of the rule fixed ends")
 
     @property
     def dimensions(self) -> int:
         """K, or N where the student has a dimension per feature."""
-        return self.k if self.row is not None and self.row.superposed else self.n
+        chosen = self.chosen_student
+        return self.k if chosen is not None and chosen.superposed else self.n
 
     def settings(self) -> dict[str, Scalar]:
         """What identifies a run."""

@@ -36,11 +36,11 @@ class Model(Protocol):
     def gradients(self) -> dict[str, Tensor]:
         """Of what is trained; once after each `forward`."""
 
-    def shut(self, run: int) -> float:
+    def dead(self, run: int) -> float:
         """Share of features whose own output is shut."""
 
     def take(self, keep: Sequence[int]) -> None:
-        """Go on with some of the runs."""
+        """Continue with some of the runs."""
 
 
 MODELS: dict[str, type[Population] | type[Samples]] = {"population": Population, "sampled": Samples}
@@ -49,8 +49,8 @@ MODELS: dict[str, type[Population] | type[Samples]] = {"population": Population,
 class Descent:
     """Gradient descent, or Adam (0.9, 0.999, 1e-8), with a rate per run."""
 
-    def __init__(self, row: Student, rates: Sequence[float], like: Tensor) -> None:
-        self.adam = row.optimizer == "adam"
+    def __init__(self, student: Student, rates: Sequence[float], like: Tensor) -> None:
+        self.adam = student.optimizer == "adam"
         self.rates = torch.tensor(list(rates), dtype=torch.float64).to(like)
         self.mean: dict[str, Tensor] = {}
         self.square: dict[str, Tensor] = {}
@@ -65,7 +65,7 @@ class Descent:
             params[name].sub_(move * self.rates.view(shape))
 
     def take(self, keep: Sequence[int]) -> None:
-        """Go on with some of the runs."""
+        """Continue with some of the runs."""
         index = torch.tensor(keep, device=self.rates.device)
         self.rates = self.rates[index]
         self.mean = {name: tensor[index] for name, tensor in self.mean.items()}
@@ -78,16 +78,16 @@ class Descent:
         return mean / (1 - 0.9**self.steps) / (square.sqrt() / scale + 1e-8)
 
 
-def stable_rate(row: Student, W: Float[Tensor, "k n"] | None, task: Task) -> float:
+def stable_rate(student: Student, W: Float[Tensor, "k n"] | None, task: Task) -> float:
     """The student's rate on a task; see `Student.rate`. W is None where it is the identity."""
-    if row.optimizer == "adam" or row.bias_only:
-        return row.rate
-    C, bias = MODELS[row.data].moments(task)
+    if student.optimizer == "adam" or student.bias_only:
+        return student.rate
+    C, bias = MODELS[student.data].moments(task)
     if W is None:
         curvature = float(torch.linalg.eigvalsh(C)[-1])
     else:
         curvature = float(torch.linalg.eigvalsh(W @ W.T)[-1] * torch.linalg.eigvalsh(W @ C @ W.T)[-1])
-    return row.rate / max(curvature, bias if "c" in row.trains else 0.0)
+    return student.rate / max(curvature, bias if "c" in student.trains else 0.0)
 
 
 def stacked(parts: Sequence[Tensor]) -> Tensor:
@@ -99,7 +99,7 @@ def stacked(parts: Sequence[Tensor]) -> Tensor:
 
 
 def descend(
-    row: Student,
+    student: Student,
     tasks: Sequence[Task],
     ks: Sequence[int],
     seeds: Sequence[int],
@@ -114,25 +114,25 @@ def descend(
     Parameters
     ----------
     ks
-        Dimensions K of each run; passed over by students without superposition.
+        Dimensions K of each run; ignored by students without superposition.
     until
         Last time t; the student's own when left out.
     bar
-        Told of steps to come and of steps done.
+        Progress bar: its total and its count are steps.
 
     Raises
     ------
     ConfigError
         A run diverged, or no ReLU is open from the start, so that there is no gradient.
     """
-    begun = {(k, seed): start(row, tasks[0].n, k, seed) for k, seed in dict.fromkeys(zip(ks, seeds, strict=True))}
+    begun = {(k, seed): start(student, tasks[0].n, k, seed) for k, seed in dict.fromkeys(zip(ks, seeds, strict=True))}
     starts = [begun[pair] for pair in zip(ks, seeds, strict=True)]
-    fixed = row.embedding == "identity" and "W" not in row.trains
-    rates = [stable_rate(row, None if fixed else W, task) for (W, _), task in zip(starts, tasks, strict=True)]
+    fixed = student.embedding == "identity" and "W" not in student.trains
+    rates = [stable_rate(student, None if fixed else W, task) for (W, _), task in zip(starts, tasks, strict=True)]
     B = stacked([B for _, B in starts]).to(device, dtype)
     W = None if fixed else stacked([W for W, _ in starts]).to(device, dtype)
-    model: Model = MODELS[row.data](row, tasks, seeds, W, B)
-    record, optimizer = Recorder(rates, row.time if until is None else until), Descent(row, rates, B)
+    model: Model = MODELS[student.data](student, tasks, seeds, W, B)
+    record, optimizer = Recorder(rates, student.time if until is None else until), Descent(student, rates, B)
     if bar is not None:
         bar.reset(total=sum(int(steps[-1]) for steps in record.steps))
     curves: dict[int, Curve] = {}
@@ -144,7 +144,7 @@ def descend(
         done = [place for place in due if step and record.finished(step, running[place])]
         for place in done:
             run = running[place]
-            curves[run] = record.curve(run, tasks[run].zero_loss, model.shut(place))
+            curves[run] = record.curve(run, tasks[run].zero_loss, model.dead(place))
         if done:
             keep = [place for place in range(len(running)) if place not in done]
             if not keep:

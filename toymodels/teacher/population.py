@@ -27,7 +27,7 @@ class Population:
 
     Parameters
     ----------
-    row
+    student
         The student.
     tasks, seeds
         One per run, tasks of the same N; no seed is needed for exact gradients.
@@ -36,15 +36,17 @@ class Population:
         smaller K fill the rest of W and B with zeros: these have no gradient and stay zero.
     """
 
-    def __init__(self, row: Student, tasks: Sequence[Task], seeds: Sequence[int], W: Tensor | None, B: Tensor) -> None:
-        self.row = row
+    def __init__(
+        self, student: Student, tasks: Sequence[Task], seeds: Sequence[int], W: Tensor | None, B: Tensor
+    ) -> None:
+        self.student = student
         self.params: dict[str, Tensor] = {"B": B, "c": B.new_zeros(len(B), tasks[0].n)}
         if W is not None:
             self.params["W"] = W
         self.weights = torch.tensor(np.array([task.weights for task in tasks])).to(B)
         self.teacher = torch.tensor(np.array([task.teacher for task in tasks])).to(B)
         self.forward()
-        if row.relu and bool((self.Y.amax((1, 2)) <= 0).any()):
+        if student.relu and bool((self.Y.amax((1, 2)) <= 0).any()):
             raise ConfigError(
                 "every ReLU is shut at the start: the gradient is zero and nothing will be learned",
                 expected="some positive pre-activations",
@@ -65,9 +67,9 @@ class Population:
         else:
             self.inner = torch.bmm(B, W)
             Y = torch.bmm(W.mT, self.inner)
-        if "c" in self.row.trains:
+        if "c" in self.student.trains:
             Y += self.params["c"][:, :, None]
-        self.Y = Y.clamp_min_(0) if self.row.relu else Y
+        self.Y = Y.clamp_min_(0) if self.student.relu else Y
 
     def loss(self, run: int) -> tuple[float, float]:
         """Loss and its own part of one of the runs, at the last `forward`, summed in float64."""
@@ -82,26 +84,26 @@ class Population:
         W, B, Y = self.params.get("W"), self.params["B"], self.Y
         diagonal = torch.diagonal(Y, dim1=1, dim2=2)
         error = diagonal - self.teacher
-        diagonal.copy_(error * (diagonal > 0) if self.row.relu else error)
+        diagonal.copy_(error * (diagonal > 0) if self.student.relu else error)
         G = Y.mul_(self.weights[:, None, :])
         found: dict[str, Tensor] = {}
-        if "c" in self.row.trains:
+        if "c" in self.student.trains:
             found["c"] = G.sum(2)
         if W is None:
-            return {**found, **({"B": G} if "B" in self.row.trains else {})}
+            return {**found, **({"B": G} if "B" in self.student.trains else {})}
         WG = torch.bmm(W, G)
-        if "B" in self.row.trains:
+        if "B" in self.student.trains:
             found["B"] = torch.bmm(WG, W.mT)
-        if "W" in self.row.trains and self.inner is not None:
+        if "W" in self.student.trains and self.inner is not None:
             found["W"] = torch.bmm(self.inner, G.mT).baddbmm_(B.mT, WG)
         return found
 
-    def shut(self, run: int) -> float:
+    def dead(self, run: int) -> float:
         """Share of a run's features whose own output is 0, at the last `forward`."""
-        return float((self.Y[run].diagonal() <= 0).double().mean()) if self.row.relu else 0.0
+        return float((self.Y[run].diagonal() <= 0).double().mean()) if self.student.relu else 0.0
 
     def take(self, keep: Sequence[int]) -> None:
-        """Go on with some of the runs."""
+        """Continue with some of the runs."""
         index = torch.tensor(keep, device=self.weights.device)
         self.params = {name: tensor[index] for name, tensor in self.params.items()}
         self.weights, self.teacher, self.Y = self.weights[index], self.teacher[index], self.Y[index]

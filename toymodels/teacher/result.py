@@ -76,7 +76,8 @@ class TeacherResult:
     @cached_property
     def floor(self) -> float:
         """E of L = E + A t^(−α), fitted from the first L < L(0)/2 (or the window's start) to the end."""
-        rule = "finite" if self.config.row is None else self.config.row.rule
+        student = self.config.chosen_student
+        rule = "finite" if student is None else student.rule
         low = _first_below(self.curve, self.curve.first / 2) if rule == "decay" else FIXED[0]
         keep = (self.curve.t >= low) & (self.curve.loss > 0)
         if keep.sum() < MIN_POINTS:
@@ -93,8 +94,8 @@ class TeacherResult:
         FitError
             The run never gets where the rule wants it, or N is too small for the rule.
         """
-        row = self.config.row
-        return RULES["finite" if row is None else row.rule](self.config, self.curve, self.floor)
+        student = self.config.chosen_student
+        return RULES["finite" if student is None else student.rule](self.config, self.curve, self.floor)
 
     @cached_property
     def fit(self) -> WindowFit:
@@ -154,7 +155,7 @@ class TeacherResult:
         return unsuperposed_time(self.config.task, loss) / high
 
     @property
-    def own_share(self) -> float:
+    def self_share(self) -> float:
         """Of what the loss falls in the window, the share that is features' own outputs: the teacher being learned."""
         inside = np.flatnonzero(self._inside())
         first, last = inside[0], inside[-1]
@@ -169,7 +170,7 @@ class TeacherResult:
     @property
     def learning(self) -> bool:
         """Whether the window is one of learning: it ends below the zero function's loss and falls by own outputs."""
-        return self.end_over_zero < 1 and self.own_share > 0.5
+        return self.end_over_zero < 1 and self.self_share > 0.5
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -217,7 +218,7 @@ class TeacherResult:
             "acceleration": self.acceleration,
             "zero_loss": self.curve.zero,
             "end_over_zero": self.end_over_zero,
-            "own_share": self.own_share,
+            "own_share": self.self_share,
             "dead": self.curve.dead,
             "rate": self.curve.rate,
             "warnings": list(self.warnings),

@@ -79,7 +79,7 @@ def _trained(
     place = pick_double(device)  # losses are summed in float64
     groups: dict[tuple[object, ...], list[int]] = {}
     for index, c in enumerate(configs):
-        groups.setdefault((c.row, c.n, c.time), []).append(index)
+        groups.setdefault((c.chosen_student, c.n, c.time), []).append(index)
     with torch_threads(threads):
         for members in groups.values():
             size = max(1, NUMBERS[place.type] // configs[members[0]].n ** 2)
@@ -98,14 +98,14 @@ def _trained(
 
 def _curves(configs: Sequence[TeacherConfig], device: torch.device, dtype: torch.dtype, bar: Any) -> list[Curve]:
     """Curves of runs that are alike in student, N and time."""
-    row, c = configs[0].row, configs[0]
+    student, c = configs[0].chosen_student, configs[0]
     tasks, seeds = [config.task for config in configs], [config.seed for config in configs]
     ks = [config.dimensions for config in configs]
-    if row is None:
+    if student is None:
         return [closed_form(task, c.time) for task in tasks]
-    if row.bias_only:
-        return learn_biases(row, tasks, ks, seeds, until=c.time, device=device)
-    return descend(row, tasks, ks, seeds, until=c.time, device=device, dtype=dtype, bar=bar)
+    if student.bias_only:
+        return learn_biases(student, tasks, ks, seeds, until=c.time, device=device)
+    return descend(student, tasks, ks, seeds, until=c.time, device=device, dtype=dtype, bar=bar)
 
 
 def closed_form(task: Task, until: float | None = None) -> Curve:

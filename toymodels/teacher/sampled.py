@@ -60,7 +60,7 @@ class Samples:
 
     Parameters
     ----------
-    row
+    student
         The student.
     tasks, seeds
         One per run, tasks of the same N.
@@ -68,8 +68,10 @@ class Samples:
         Starts, shapes [R, K, N] and [R, K, K], zero beyond a run's K; W is None where it is the identity for good.
     """
 
-    def __init__(self, row: Student, tasks: Sequence[Task], seeds: Sequence[int], W: Tensor | None, B: Tensor) -> None:
-        self.row, self.n = row, tasks[0].n
+    def __init__(
+        self, student: Student, tasks: Sequence[Task], seeds: Sequence[int], W: Tensor | None, B: Tensor
+    ) -> None:
+        self.student, self.n = student, tasks[0].n
         self.params: dict[str, Tensor] = {"B": B, "c": B.new_zeros(len(B), self.n)}
         if W is not None:
             self.params["W"] = W
@@ -78,7 +80,7 @@ class Samples:
         q = torch.tensor(np.array([task.probabilities for task in tasks]))
         batches, held = (
             Sampler(q, size, [stream(s, use) for s in seeds], device=B.device, dtype=B.dtype)
-            for size, use in ((row.batch, "data"), (EVALUATION_ROWS, "evaluation"))
+            for size, use in ((student.batch, "data"), (EVALUATION_ROWS, "evaluation"))
         )
         self.held = Rows.of(next(held.chunk()), self.n)
         self._batches = _endless(batches)
@@ -102,17 +104,17 @@ class Samples:
         g = torch.bmm(h, B.mT)
         z = (g if W is None else torch.bmm(g, W)) + c[:, None, :]
         error = z - x * self.teacher[:, None, :]
-        if self.row.relu:
+        if self.student.relu:
             error *= z > 0
-        error *= self.rows.used[:, :, None] / self.row.batch
+        error *= self.rows.used[:, :, None] / self.student.batch
         found: dict[str, Tensor] = {}
-        if "c" in self.row.trains:
-            silent = c.clamp(min=0) if self.row.relu else c
-            found["c"] = error.sum(1) + silent * self.rows.empty[:, None] / self.row.batch
+        if "c" in self.student.trains:
+            silent = c.clamp(min=0) if self.student.relu else c
+            found["c"] = error.sum(1) + silent * self.rows.empty[:, None] / self.student.batch
         back = error if W is None else torch.bmm(error, W.mT)
-        if "B" in self.row.trains:
+        if "B" in self.student.trains:
             found["B"] = torch.bmm(back.mT, h)
-        if "W" in self.row.trains:
+        if "W" in self.student.trains:
             found["W"] = torch.bmm(g.mT, error) + torch.bmm(torch.bmm(back, B).mT, x)
         return found
 
@@ -123,22 +125,22 @@ class Samples:
         h = x if W is None else x @ W[run].T
         g = h @ B.T
         z = (g if W is None else g @ W[run]) + c
-        y = z.clamp(min=0) if self.row.relu else z
+        y = z.clamp(min=0) if self.student.relu else z
         squares = (y - x * self.teacher[run]).double().square()
-        silent = (c.clamp(min=0) if self.row.relu else c).double().square().sum() * self.held.empty[run]
+        silent = (c.clamp(min=0) if self.student.relu else c).double().square().sum() * self.held.empty[run]
         rows = 2 * (len(x) + float(self.held.empty[run]))
         return float(squares.sum() + silent) / rows, float((squares * (x > 0)).sum()) / rows
 
-    def shut(self, run: int) -> float:
+    def dead(self, run: int) -> float:
         """Share of features that, alone and at full amplitude, leave their own output shut."""
-        if not self.row.relu:
+        if not self.student.relu:
             return 0.0
         W, B = self.params.get("W"), self.params["B"][run]
         own = B.diagonal() if W is None else (W[run] * (B @ W[run])).sum(0)
         return float((own + self.params["c"][run] <= 0).double().mean())
 
     def take(self, keep: Sequence[int]) -> None:
-        """Go on with some of the runs; what the others would have drawn is drawn and left."""
+        """Continue with some of the runs; what the others would have drawn is drawn and left."""
         index = torch.tensor(keep, device=self.teacher.device)
         self.params = {name: tensor[index] for name, tensor in self.params.items()}
         self.teacher, self.runs = self.teacher[index], self.runs[index]

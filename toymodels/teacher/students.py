@@ -225,27 +225,27 @@ def student(name: str) -> Student:
     return STUDENTS[one_of("student", name, ("none", *STUDENTS))]
 
 
-def start(row: Student, n: int, k: int, seed: int) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k k"]]:
+def start(student: Student, n: int, k: int, seed: int) -> tuple[Float[Tensor, "k n"], Float[Tensor, "k k"]]:
     """W and B at the start, float64 on the CPU; k is N for students without superposition.
 
     W and B have streams of their own, so that students which share a start of W share its draw, and neither depends
     on a or b: all tasks of a grid start alike, and their differences are the tasks'.
     """
-    k = k if row.superposed else n
+    k = k if student.superposed else n
     if not 1 <= k <= n:
         raise ConfigError(
             f"K = {k} dimensions for N = {n} features",
             expected="1 ≤ K ≤ N: with more dimensions than features there is nothing to superpose",
             fix="lower --k or raise --n",
         )
-    if row.embedding in ONE_PER_FEATURE and k < n:
+    if student.embedding in ONE_PER_FEATURE and k < n:
         raise ConfigError(
-            f"embedding {row.embedding!r} with K = {k} dimensions for N = {n} features",
+            f"embedding {student.embedding!r} with K = {k} dimensions for N = {n} features",
             expected="K = N: it gives each feature a dimension of its own",
             fix="raise --k to N, or choose another embedding",
         )
     embed = torch.Generator().manual_seed(stream(seed, "embedding"))
-    W = EMBEDDINGS[row.embedding](k, n, embed, seed)
+    W = EMBEDDINGS[student.embedding](k, n, embed, seed)
     core = torch.Generator().manual_seed(stream(seed, "core"))
-    scale = row.start / math.sqrt(k) if row.start_by_width else row.start
-    return W, scale * CORES[row.core](k, core)
+    scale = student.start / math.sqrt(k) if student.start_by_width else student.start
+    return W, scale * CORES[student.core](k, core)
