@@ -44,7 +44,7 @@ def plain_loss(model: LanguageModel, windows: list[Window]) -> float:
     total = 0.0
     with torch.inference_mode():
         for window in windows:
-            ids = torch.tensor([window.tokens])
+            ids = torch.tensor([window.tokens], device=model.device)
             logits = model.model(ids[:, :-1]).logits[0].float()
             total += float(torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="sum"))
     return total

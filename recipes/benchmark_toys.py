@@ -18,12 +18,12 @@ from toymodels.superposition.training import Run, schedule, train
 class DenseToy:
     """The toy model as one would first write it: dense batches, autograd, `torch.optim.AdamW`."""
 
-    def __init__(self, config: SuperpositionConfig) -> None:
+    def __init__(self, config: SuperpositionConfig, device: str = "cpu") -> None:
         c = self.config = config
-        self.p = c.frequencies().float()
-        self.generator = torch.Generator().manual_seed(c.seed)
-        self.W = (torch.randn(c.n, c.m, generator=self.generator) / math.sqrt(c.m)).requires_grad_()
-        self.b = torch.randn(c.n, generator=self.generator).requires_grad_()
+        self.p = c.frequencies().float().to(device)
+        self.generator = torch.Generator(device).manual_seed(c.seed)
+        self.W = (torch.randn(c.n, c.m, generator=self.generator, device=device) / math.sqrt(c.m)).requires_grad_()
+        self.b = torch.randn(c.n, generator=self.generator, device=device).requires_grad_()
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": [self.W], "weight_decay": max(0.0, c.weight_decay)},
@@ -34,8 +34,8 @@ class DenseToy:
     def step(self, share: float) -> Tensor:
         """One step at this share of the peak rate; the loss."""
         c, size = self.config, (self.config.batch, self.config.n)
-        active = torch.rand(size, generator=self.generator) < self.p
-        x = active * 2 * torch.rand(size, generator=self.generator)
+        active = torch.rand(size, generator=self.generator, device=self.p.device) < self.p
+        x = active * 2 * torch.rand(size, generator=self.generator, device=self.p.device)
         self.optimizer.zero_grad()
         y = torch.relu(x @ self.W @ self.W.T + self.b)
         loss = (y - x).square().sum(1).mean()
