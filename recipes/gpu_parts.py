@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import islice
 from typing import Any
 
@@ -90,8 +90,9 @@ def agree_toy(place: Place) -> Values:
 
 def sent(batch: Batch, device: str) -> Batch:
     """The same batch on a device."""
-    values: dict[str, Any] = {entry.name: getattr(batch, entry.name) for entry in fields(batch)}
-    return Batch(**{name: v.to(device) if isinstance(v, torch.Tensor) else v for name, v in values.items()})
+    values = {entry.name: getattr(batch, entry.name) for entry in fields(batch)}
+    tensors: dict[str, Any] = {name: v.to(device) for name, v in values.items() if isinstance(v, torch.Tensor)}
+    return replace(batch, **tensors)
 
 
 def agree_teacher(place: Place) -> Values:
