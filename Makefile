@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install demo test test-architectures kill fuzz tour check clean
+.PHONY: install demo test test-architectures kill fuzz tour gpu check clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -34,6 +34,10 @@ test-architectures: install
 # The notebook as a reader runs it.
 tour: install
 	cd recipes && ../$(BIN)/jupyter execute --timeout=300 --output=/dev/null tour.ipynb
+
+# Every path of a GPU against the CPU, and its speeds: at most ten minutes on one H100; resumes.
+gpu: install
+	$(BIN)/python recipes/gpu.py
 
 check: install
 	$(BIN)/ruff check .

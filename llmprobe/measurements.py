@@ -35,6 +35,7 @@ OVERLAP_METRICS = (
     "superposition",
 )
 LOSS_METRICS = ("loss", "bits_per_byte")
+CONTROL = "random rows like "  # a model: what its control is called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +162,7 @@ def control_work(study: str, source: str, settings: OverlapSettings) -> Work:
     from llmprobe.weights.fingerprint import fingerprint
 
     own = {**settings.identity(), "control": "gaussian"}
-    name = f"random rows like {source}"
+    name = CONTROL + source
     identities = tuple(
         Identity(study=study, source_kind="toy", metric=m, model=name, settings=own) for m in OVERLAP_METRICS
     )

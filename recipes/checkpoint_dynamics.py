@@ -32,9 +32,10 @@ from llmprobe.families import Family, Member, find_member, load_families
 from llmprobe.loss.corpus import open_corpus
 from llmprobe.measurements import LossSettings, OverlapSettings, loss_work, overlap_work
 from llmprobe.observations import Observation, ObservationStore
+from llmprobe.plan import Planned, tell_plan
 from llmprobe.report import figures
 from llmprobe.settings import Count, Natural, one_of
-from llmprobe.study import run, stored
+from llmprobe.study import Work, run, stored
 from llmprobe.weights.unembedding import read_unembedding
 from toymodels.executors import Workers
 
@@ -43,7 +44,7 @@ POWERS = tuple(1 << k for k in range(10))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Workers, LossSettings):
+class Config(Workers, Planned, LossSettings):
     """Loss and overlap of one model along its training."""
 
     source: str = "EleutherAI/pythia-70m"
@@ -80,12 +81,14 @@ def main(config: Config) -> int:
     """Measure what is not measured yet; the exit status is 1 if a checkpoint was refused or failed."""
     checkpoints = listed(config)
     store = ObservationStore(config.out / "observations.jsonl")
+    if config.plan:
+        overlaps, losses = work(config, checkpoints)
+        tell_plan(store, [*overlaps, *losses], config, config.toml, workers=config.workers)
+        return 0
     failed: dict[str, str] = {}
     failed |= refused(weights(config, checkpoints, failed))
     whole = [c for c in checkpoints if c.source not in failed]
-    corpus = open_corpus(config.corpus, *config.corpora_toml)
-    overlaps = [overlap_work(STUDY, c.source, OverlapSettings(drop_zero_rows=True), **c.columns) for c in whole]
-    losses = [loss_work(STUDY, c.source, [corpus], config, **c.columns) for c in whole]
+    overlaps, losses = work(config, whole)
     with config.executor() as pool:
         failed |= run([*overlaps, *losses], store, pool, unit="measurement", progress=console.progress)
     show(
@@ -94,6 +97,13 @@ def main(config: Config) -> int:
     for name, why in failed.items():
         console.say(f"failed: {name}: {why}")
     return 1 if failed else 0
+
+
+def work(config: Config, checkpoints: list[Revision]) -> tuple[list[Work], list[Work]]:
+    """Overlaps and losses of checkpoints."""
+    corpus = open_corpus(config.corpus, *config.corpora_toml)
+    overlaps = [overlap_work(STUDY, c.source, OverlapSettings(drop_zero_rows=True), **c.columns) for c in checkpoints]
+    return overlaps, [loss_work(STUDY, c.source, [corpus], config, **c.columns) for c in checkpoints]
 
 
 def listed(config: Config) -> list[Revision]:

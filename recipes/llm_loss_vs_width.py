@@ -30,6 +30,7 @@ from llmprobe.fitting import FitResult, PowerLawSum, fit
 from llmprobe.loss.corpus import open_corpus
 from llmprobe.measurements import LossSettings, loss_work
 from llmprobe.observations import Observation, ObservationStore
+from llmprobe.plan import Planned, tell_plan
 from llmprobe.report import figures
 from llmprobe.report.published import published_table
 from llmprobe.settings import Count
@@ -41,7 +42,7 @@ LAW = PowerLawSum(("m",), offset="group")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Workers, LossSettings):
+class Config(Workers, Planned, LossSettings):
     """Loss of whole families of models against width, on several corpora."""
 
     families: tuple[str, ...] = ("gpt2", "pythia")
@@ -69,6 +70,9 @@ def main(config: Config) -> int:
         loss_work(STUDY, member.id, corpora, config, toml=config.toml, size=member.params or member.m, m=width(member))
         for _, member in models
     ]
+    if config.plan:
+        tell_plan(store, work, config, config.toml, workers=config.workers)
+        return 0
     with config.executor() as pool:
         failed = run(work, store, pool, progress=console.progress)
     show(config, stored(store, work, "loss"))

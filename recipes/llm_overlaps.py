@@ -21,6 +21,7 @@ from llmprobe import console
 from llmprobe.families import load_families, members
 from llmprobe.measurements import OverlapSettings, overlap_work
 from llmprobe.observations import ObservationStore
+from llmprobe.plan import Planned, tell_plan
 from llmprobe.report.exponents import exponents
 from llmprobe.report.published import published_overlaps
 from llmprobe.report.write import write_report
@@ -32,7 +33,7 @@ STUDY = "llm_overlaps"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Workers, OverlapSettings):
+class Config(Workers, Planned, OverlapSettings):
     """Overlaps of whole families of models against width."""
 
     families: tuple[str, ...] = ("gpt2", "pythia")
@@ -49,9 +50,12 @@ def main(config: Config) -> int:
     """Measure every model that is not measured yet; returns the exit status."""
     models = members(load_families(*config.toml), config.families, config.largest)
     store = ObservationStore(config.out / "observations.jsonl")
+    work = [overlap_work(STUDY, member.id, config, size=member.m) for _, member in models]
+    if config.plan:
+        tell_plan(store, work, config, config.toml, workers=config.workers)
+        return 0
     known = store.keys()
     store.append(*[row for row in published_overlaps(STUDY) if row.key not in known])
-    work = [overlap_work(STUDY, member.id, config, size=member.m) for _, member in models]
     with config.executor() as pool:
         failed = run(work, store, pool, progress=console.progress)
     page = write_report(config.out)

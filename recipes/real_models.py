@@ -24,6 +24,7 @@ from llmprobe.fitting import PowerLawSum, fit
 from llmprobe.loss.corpus import open_corpus
 from llmprobe.measurements import LossSettings, OverlapSettings, control_work, loss_work, overlap_work
 from llmprobe.observations import Observation, ObservationStore
+from llmprobe.plan import Planned, tell_plan
 from llmprobe.report.measured import Matrix, matrices
 from llmprobe.report.write import shown, write_report
 from llmprobe.settings import Count
@@ -34,7 +35,7 @@ STUDY = "real_models"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(Workers, LossSettings):
+class Config(Workers, Planned, LossSettings):
     """Overlaps, regime and losses of a list of models."""
 
     sources: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE...")] = (
@@ -61,8 +62,12 @@ def main(config: Config) -> int:
     random = OverlapSettings(drop_zero_rows=True, method="sampled")
     controls = [control_work(STUDY, source, random) for source in config.sources]
     losses = [loss_work(STUDY, source, corpora, config) for source in config.sources] if corpora else []
+    work = [*overlaps, *controls, *losses]
+    if config.plan:
+        tell_plan(store, work, config, workers=config.workers)
+        return 0
     with config.executor() as pool:
-        failed = run([*overlaps, *controls, *losses], store, pool, unit="measurement", progress=console.progress)
+        failed = run(work, store, pool, unit="measurement", progress=console.progress)
     tabulate(matrices(shown(store.frame())), stored(store, losses))
     page = write_report(config.out)
     console.say(f"\nopen {page.resolve()}")

@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from llmprobe.overlap.pairs import all_pairs, sampled_pairs
 from llmprobe.overlap.regime import superposition
@@ -26,7 +27,8 @@ from llmprobe.overlap.unit_rows import Rows
 
 Method = Literal["auto", "exact", "sampled"]
 AUTO_EXACT = 3e12  # n²m up to which `auto` visits all pairs: about ten seconds on two laptop cores
-GRAM_BLOCKS = 8  # columns of blocks of a Gram matrix, of which the upper triangle is made: 36 of 64 products
+GRAM_BLOCKS = 16  # columns of blocks of a Gram matrix, of which the upper triangle is made: 136 of 256 products
+GRAM_PART = 512  # rows of it that are squared at a time
 
 
 @dataclass(frozen=True)
@@ -180,7 +182,7 @@ def overlap_statistics(
     n, m = data.n, data.m
     exact = method == "exact" or (method == "auto" and float(n) * n * m <= AUTO_EXACT) or rows >= n
     pairs = all_pairs(data, progress) if exact else sampled_pairs(data, rows, seed, progress)
-    raw, centered = _moments(data, center=False), _moments(data, center=True)
+    raw, centered = (_moments(data, center, progress) for center in (False, True))
     norms = data.norms
     return OverlapStatistics(
         n=n,
@@ -204,16 +206,17 @@ def overlap_statistics(
     )
 
 
-def _moments(rows: Rows, center: bool) -> Moments:
+def _moments(rows: Rows, center: bool, progress: bool = False) -> Moments:
     n, pairs = rows.n, rows.n * (rows.n - 1)
     gram = torch.zeros(rows.m, rows.m, dtype=torch.float64, device=rows.W.device)
     total = torch.zeros(rows.m, dtype=torch.float64, device=rows.W.device)
-    for where in rows.slices():
+    name = "second moments, centered" if center else "second moments"
+    for where in tqdm([*rows.slices()], desc=name, unit="block", disable=not progress, leave=False):
         unit = rows.unit(where, center=center)
         add_gram(gram, unit)
         total += unit.sum(0)
-    diagonal = gram.diagonal().square().sum()
-    square, trace = float(2 * gram.square().sum() - diagonal), float(gram.trace())
+    upper = sum(float(part.square().sum()) for part in gram.split(GRAM_PART))  # gram is half a gigabyte at m = 8192
+    square, trace = 2 * upper - float(gram.diagonal().square().sum()), float(gram.trace())
     return Moments(
         mean_cos=(float(total.square().sum()) - trace) / pairs,
         mean_sq_cos=(square - n) / pairs,

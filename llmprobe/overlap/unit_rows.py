@@ -19,7 +19,7 @@ from torch import Tensor
 
 from llmprobe.errors import TensorError
 
-BLOCK_NUMBERS = 1 << 22  # numbers of W worked on at a time
+BLOCK_NUMBERS = 1 << 23  # numbers of W worked on at a time
 FAINT = 1 / 16  # of the length of μ: rounding in a raw cosine of longer rows stays below 2^8 units in the last place
 ROUNDING = 2.0**-44  # of its length by which a row equal to the mean may seem to differ from it
 

@@ -150,18 +150,21 @@ class Run:
 
     def advance(self, until: int) -> None:
         """Train up to step `until`. Nothing here waits for the device."""
-        c = self.config
-        mean, slope = 1 / c.batch, 1 / (c.batch * c.n)  # the optimizer sees the loss per feature
-        while self.step < min(until, c.steps):
+        while self.step < min(until, self.config.steps):
             batch = next(self._batches, None)
             if batch is None:
                 self._batches = self.sampler.chunk()
                 continue
-            loss, grad = self.gradient(self.P, batch)
-            self.losses[:, self.step] = loss * mean
-            share = self._share[self.step]
-            self.optimizer.step(grad.mul_(slope), c.peak_rate * share, c.peak_bias_rate * share)
-            self.step += 1
+            self.learn(batch)
+
+    def learn(self, batch: Batch) -> None:
+        """One step on this batch."""
+        c, share = self.config, self._share[self.step]
+        loss, grad = self.gradient(self.P, batch)
+        self.losses[:, self.step] = loss * (1 / c.batch)
+        slope = 1 / (c.batch * c.n)  # the optimizer sees the loss per feature
+        self.optimizer.step(grad.mul_(slope), c.peak_rate * share, c.peak_bias_rate * share)
+        self.step += 1
 
     def loop(self, checkpoint: Path | None, report: Callable[[int], object] | None) -> None:
         """Train to the end, chunk by chunk, looking for divergence and keeping checkpoints in between."""
