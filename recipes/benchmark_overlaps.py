@@ -24,7 +24,7 @@ def float64_pass(W: Tensor, block: int = 1024) -> float:
 
 
 def overlap(quick: bool) -> None:
-    """The sample model's unembedding: all pairs raw and centred, and exact second moments alone."""
+    """The sample model's unembedding: all pairs raw and centered, and exact second moments alone."""
     W = read_unembedding("sample:smollm2-135m").W
     if quick:
         W = W[:16384]
@@ -36,7 +36,7 @@ def overlap(quick: bool) -> None:
     a, b, c = (statistics.median(times) for times in (naive, ours, moments))
     say(f"{len(W)} × {W.shape[1]}, one thread, medians of 3 (15 for the moments)")
     rows = [
-        ("all pairs, blocks turned into float64, raw + centred", a, a / b),
+        ("all pairs, blocks turned into float64, raw + centered", a, a / b),
         ("all pairs, shared symmetric tiles, and everything else", b, 1.0),
         ("exact raw second moments alone", c, b / c),
     ]

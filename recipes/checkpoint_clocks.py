@@ -127,7 +127,7 @@ def figure(rows: Sequence[Observation], readings: Sequence[Reading]) -> Figure:
     with mpl.rc_context(figures.STYLE):
         drawn = Figure(figsize=(0.4 + 6.0 * len(readings), 4.2))
         for axes, reading in zip(drawn.subplots(1, len(readings), squeeze=False)[0], readings, strict=True):
-            look = {"color": figures.COLOURS[1], "marker": figures.MARKERS["llm"], "ls": ""}
+            look = {"color": figures.COLORS[1], "marker": figures.MARKERS["llm"], "ls": ""}
             errors = [1.96 * (row.stderr or 0.0) for row in rows]
             axes.errorbar(reading.x, [row.value for row in rows], yerr=errors, **look)
             stretch = reading.stretch

@@ -24,7 +24,7 @@ from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.objective import Loss
 from llmprobe.fitting.result import FitResult
 from llmprobe.frames import known, labels, numbers, read_frame
-from llmprobe.report.figures import COLOURS, INK, STYLE
+from llmprobe.report.figures import COLORS, INK, STYLE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -106,11 +106,11 @@ def kept_figure(fits: Fits) -> Figure:
             value, error = PUBLISHED[x]
             axes.axhspan(value - error, value + error, color=INK, alpha=0.12, lw=0, label="arXiv:2602.05970")
             axes.axhline(PREDICTED[x], color=INK, lw=0.9, ls=":", label="predicted")
-            for shift, loss, colour in zip((-1, 1), LOSSES, COLOURS, strict=False):
+            for shift, loss, color in zip((-1, 1), LOSSES, COLORS, strict=False):
                 results = {count: result for (kind, count), result in fits.items() if kind == loss}
                 y = [result.params[f"alpha_{x}"] for result in results.values()]
                 bars = [result.stderr[f"alpha_{x}"] for result in results.values()]
-                axes.errorbar([count + shift for count in results], y, bars, color=colour, marker="o", ms=4, label=loss)
+                axes.errorbar([count + shift for count in results], y, bars, color=color, marker="o", ms=4, label=loss)
             axes.set(xlabel="lowest losses kept", ylabel=SYMBOLS[x], ylim=(0, 2 * value + 0.2))
         figure.axes[0].legend()
         return figure

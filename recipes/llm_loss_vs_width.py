@@ -131,20 +131,20 @@ def published() -> dict[str, float]:
 
 
 def figure(rows: list[Observation], result: FitResult) -> Figure:
-    """Loss minus its fitted offset against width: markers are families, colours corpora, the line the common law."""
+    """Loss minus its fitted offset against width: markers are families, colors corpora, the line the common law."""
     law = published_table()["width_law"]
     markers = dict(zip(sorted({row.family for row in rows}), cycle("osD^vP*X"), strict=False))
-    colours = dict(zip(sorted({row.corpus for row in rows}), cycle(figures.COLOURS), strict=False))
+    colors = dict(zip(sorted({row.corpus for row in rows}), cycle(figures.COLORS), strict=False))
     with mpl.rc_context(figures.STYLE):
         drawn = Figure(figsize=(6.4, 4.4))
         axes = drawn.subplots()
         for row in rows:
             above = row.value - result.params[f"E[{group(row)}]"]
-            axes.plot([row.m or 0], [above], color=colours[row.corpus], marker=markers[row.family], ms=5, ls="")
+            axes.plot([row.m or 0], [above], color=colors[row.corpus], marker=markers[row.family], ms=5, ls="")
         for name, marker in markers.items():
             axes.plot([], [], color=figures.INK, marker=marker, ls="", label=name)
-        for name, colour in colours.items():
-            axes.plot([], [], color=colour, marker="s", ls="", label=name)
+        for name, color in colors.items():
+            axes.plot([], [], color=color, marker="s", ls="", label=name)
         widths = [row.m or 0 for row in rows]
         m = np.geomspace(min(widths), max(widths), 60)
         alpha, error = result.params["alpha_m"], result.stderr["alpha_m"]

@@ -1,6 +1,6 @@
 """Do the unembedding vectors of language models overlap as superposition predicts, about 1/m?
 
-Reads one matrix of each model of the families named (about 2 % of its bytes), measures its overlaps raw and centred,
+Reads one matrix of each model of the families named (about 2 % of its bytes), measures its overlaps raw and centered,
 fits mean cos² against width with the common fit, and sets the published figures (arXiv:2505.10465, Figure 8a) beside
 them. What is measured is kept: after an interruption run the same command to resume. A model that fails does not stop
 the others; it is named at the end, and the exit status is 1.

@@ -27,7 +27,7 @@ from llmprobe import console
 from llmprobe.cache import atomic
 from llmprobe.fitting import FitResult, PowerLawSum, bootstrap, fit, profile
 from llmprobe.fitting.validation import leave_one_out
-from llmprobe.report.figures import COLOURS, INK, STYLE, save
+from llmprobe.report.figures import COLORS, INK, STYLE, save
 from llmprobe.report.published import fit_losses, published_losses, published_table
 from llmprobe.settings import Natural, Settings, Within
 
@@ -218,7 +218,7 @@ def draw(report: dict[str, Any]) -> Figure:
         axes = figure.subplots()
         printed = published_table()["width_law"]
         axes.axvspan(
-            *(printed["alpha"] + side * 1.96 * printed["alpha_stderr"] for side in (-1, 1)), color=COLOURS[1], alpha=0.2
+            *(printed["alpha"] + side * 1.96 * printed["alpha_stderr"] for side in (-1, 1)), color=COLORS[1], alpha=0.2
         )
         axes.axvline(1, color=INK, lw=0.8, ls=":")
         labels = _bars(axes, (rows, left_out, families))
@@ -231,10 +231,10 @@ def draw(report: dict[str, Any]) -> Figure:
 def _bars(axes: Any, blocks: Sequence[Sequence[tuple[str, float, tuple[float, float]]]]) -> list[tuple[float, str]]:
     labels: list[tuple[float, str]] = []
     y = 0.0
-    for colour, block in zip(COLOURS, blocks, strict=False):
+    for color, block in zip(COLORS, blocks, strict=False):
         for name, value, interval in block:
-            axes.plot(interval, [y, y], color=colour, lw=2, solid_capstyle="butt")
-            axes.plot([value], [y], "o", color=colour, ms=6)
+            axes.plot(interval, [y, y], color=color, lw=2, solid_capstyle="butt")
+            axes.plot([value], [y], "o", color=color, ms=6)
             labels.append((y, f"{name}: {value:.2f}"))
             y -= 1
         y -= 0.5

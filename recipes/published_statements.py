@@ -24,12 +24,12 @@ from numpy.typing import ArrayLike
 
 from llmprobe import console
 from llmprobe.fitting import PowerLawSum, fit
-from llmprobe.report.figures import COLOURS, INK, STYLE, save
+from llmprobe.report.figures import COLORS, INK, STYLE, save
 from llmprobe.report.published import figure, fit_losses, published_losses, published_table, width_fit
 from llmprobe.settings import Settings
 
 CLOSE, FACTOR = 0.2, 2.0
-VERDICTS = {"holds": COLOURS[2], "in part": COLOURS[1], "does not": COLOURS[4]}
+VERDICTS = {"holds": COLORS[2], "in part": COLORS[1], "does not": COLORS[4]}
 
 
 @dataclass(frozen=True)
@@ -184,9 +184,9 @@ def draw(found: list[Statement]) -> Figure:
         axes.axvline(1, color=INK, lw=0.8, ls=":")
         for y, one in enumerate(reversed(found)):
             low, high = (float(np.clip(value, 0.1, 10)) for value in (one.low, one.high))
-            colour = VERDICTS[one.verdict]
-            axes.plot([low, high], [y, y], "o-", color=colour, lw=3, ms=5)
-            axes.text(12, y, f"{one.verdict}: {one.found}", color=colour, va="center", fontsize=9)
+            color = VERDICTS[one.verdict]
+            axes.plot([low, high], [y, y], "o-", color=color, lw=3, ms=5)
+            axes.text(12, y, f"{one.verdict}: {one.found}", color=color, va="center", fontsize=9)
         axes.set_yticks(range(len(found)), [one.stated for one in reversed(found)])
         ticks = (0.1, 0.2, 0.5, 1, 2, 5, 10)
         axes.set(

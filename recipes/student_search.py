@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 from llmprobe import console
 from llmprobe.observations import ObservationStore
-from llmprobe.report.figures import COLOURS, INK, STYLE, save
+from llmprobe.report.figures import COLORS, INK, STYLE, save
 from toymodels.teacher.groups import mean, readable, spread
 from toymodels.teacher.run import TeacherConfig, TeacherResult, run_missing
 from toymodels.teacher.students import Student
@@ -189,12 +189,12 @@ def figure(found: Sequence[Found]) -> Figure:
         drawing = Figure(figsize=(8.4, 3.8))
         axes = drawing.subplots()
         axes.axhspan(1 - NEAR, 1 + NEAR, color="grey", alpha=0.2, lw=0)
-        for colour, label, learner in ((COLOURS[0], "learns all nine tasks", True), (COLOURS[1], "does not", False)):
+        for color, label, learner in ((COLORS[0], "learns all nine tasks", True), (COLORS[1], "does not", False)):
             places = [x for x, one in enumerate(drawn) if (one.learns == len(TASKS)) == learner]
             for x in places:
-                axes.plot([x] * len(drawn[x].exponents), drawn[x].exponents, "_", color=colour, ms=5)
+                axes.plot([x] * len(drawn[x].exponents), drawn[x].exponents, "_", color=color, ms=5)
             ends = np.array([(min(drawn[x].exponents), max(drawn[x].exponents)) for x in places]).reshape(-1, 2)
-            axes.vlines(places, *ends.T, color=colour, lw=1, label=label)
+            axes.vlines(places, *ends.T, color=color, lw=1, label=label)
         axes.axhline(1, color=INK, lw=0.8)
         axes.set(xlabel="student, in the order of the table", ylabel="exponents in time", ylim=(0, 3))
         axes.legend()

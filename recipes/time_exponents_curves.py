@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from llmprobe import console
-from llmprobe.report.figures import COLOURS, INK, STYLE
+from llmprobe.report.figures import COLORS, INK, STYLE
 from toymodels.teacher.theory import local_exponent
 
 PUBLISHED = {"mean square": (1.0, "arXiv:2602.01045"), "softmax": (1 / 3, "arXiv:2602.03685")}
@@ -126,7 +126,7 @@ def figure(curves: Sequence[Curve]) -> Figure:
         for (upper, lower, words), kind in zip(panels.T, kinds, strict=True):
             shown = [curve for curve in curves if curve.kind == kind]
             for k, curve in enumerate(shown):
-                _draw(upper, lower, curve, COLOURS[k % len(COLOURS)], "-" if k < len(COLOURS) else "--")
+                _draw(upper, lower, curve, COLORS[k % len(COLORS)], "-" if k < len(COLORS) else "--")
             for value, _ in PUBLISHED.values():
                 lower.axhline(value, color=INK, lw=0.8, ls=":")
             upper.set_title(kind)
@@ -140,15 +140,15 @@ def figure(curves: Sequence[Curve]) -> Figure:
         return drawn
 
 
-def _draw(upper: Any, lower: Any, curve: Curve, colour: str, style: str) -> None:
+def _draw(upper: Any, lower: Any, curve: Curve, color: str, style: str) -> None:
     good = curve.loss > 1e-6 * curve.loss[0]
     t, y = curve.t[good], curve.loss[good] / curve.loss[0]
     label = f"{curve.name}: {curve.exponent:.2f}" if curve.exponents else f"{curve.name}: no power law"
-    upper.loglog(t, y, color=colour, ls=style, label=label, lw=1.2)
+    upper.loglog(t, y, color=color, ls=style, label=label, lw=1.2)
     if curve.theory is not None:
-        upper.loglog(t, curve.theory[good] / curve.loss[0], color=colour, ls=":", lw=0.8)
+        upper.loglog(t, curve.theory[good] / curve.loss[0], color=color, ls=":", lw=0.8)
     if len(t) > 2:
-        lower.semilogx(t, local_exponent(t, y), color=colour, ls=style, lw=1)
+        lower.semilogx(t, local_exponent(t, y), color=color, ls=style, lw=1)
     if curve.window is not None:
         inside = (t >= curve.window[0]) & (t <= curve.window[1])
-        upper.loglog(t[inside], y[inside], color=colour, ls=style, lw=2.4)
+        upper.loglog(t[inside], y[inside], color=color, ls=style, lw=2.4)

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from llmprobe import console
 from llmprobe.observations import ObservationStore
-from llmprobe.report.figures import COLOURS, STYLE, save
+from llmprobe.report.figures import COLORS, STYLE, save
 from toymodels.executors import Machine
 from toymodels.superposition.config import WIDTHS, preset
 from toymodels.superposition.width_curve import WidthCurve, width_curves
@@ -83,9 +83,9 @@ def figure(found: Sequence[WidthCurve]) -> Figure:
         drawing = Figure(figsize=(8.4, 3.8))
         left, right = drawing.subplots(1, 2)
         for k, curve in enumerate(found):
-            E, fit, colour = curve.config.activation_density, curve.whole(), COLOURS[k % len(COLOURS)]
-            left.loglog(*curve.by_width("loss"), "o-", ms=4, lw=1, color=colour, label=f"E = {E:.2f}")
-            right.errorbar([E], [fit.exponent], yerr=[fit.stderr], fmt="o", ms=4, color=colour)
+            E, fit, color = curve.config.activation_density, curve.whole(), COLORS[k % len(COLORS)]
+            left.loglog(*curve.by_width("loss"), "o-", ms=4, lw=1, color=color, label=f"E = {E:.2f}")
+            right.errorbar([E], [fit.exponent], yerr=[fit.stderr], fmt="o", ms=4, color=color)
         value, error = PUBLISHED
         right.axhspan(value - error, value + error, color="grey", alpha=0.2, lw=0)
         left.set(xlabel="width m", ylabel="loss")

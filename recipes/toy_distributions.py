@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from llmprobe import console
 from llmprobe.observations import ObservationStore
-from llmprobe.report.figures import COLOURS, STYLE, save
+from llmprobe.report.figures import COLORS, STYLE, save
 from toymodels.executors import Machine
 from toymodels.superposition.config import WIDTHS, preset
 from toymodels.superposition.width_curve import WidthCurve, width_curves
@@ -100,11 +100,11 @@ def figure(found: Sequence[tuple[tuple[str, str], WidthCurve]]) -> Figure:
         panels = dict(zip(GAMMAS, drawing.subplots(1, 2), strict=True))
         for (regime, law), curve in found:
             m, fit = curve.column("m"), curve.whole()
-            colour = COLOURS[LAWS.index(law)]
-            panels[regime].loglog(m, curve.column("loss"), "o", ms=4, color=colour)
+            color = COLORS[LAWS.index(law)]
+            panels[regime].loglog(m, curve.column("loss"), "o", ms=4, color=color)
             A, alpha = fit.result.params["A_x"], fit.exponent
             label = f"{law}: α_m = {alpha:.2f}, R² = {fit.result.r2:.3f}"
-            panels[regime].loglog(m, A * m**-alpha, color=colour, lw=1, label=label)
+            panels[regime].loglog(m, A * m**-alpha, color=color, lw=1, label=label)
         for regime, axes in panels.items():
             axes.set(xlabel="width m", ylabel="loss", title=f"{regime} superposition (γ = {GAMMAS[regime]:g})")
             axes.legend()

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 
 from llmprobe import console
 from llmprobe.cache import atomic
-from llmprobe.report.figures import COLOURS, INK, STYLE, save
+from llmprobe.report.figures import COLORS, INK, STYLE, save
 from llmprobe.report.published import figure
 from llmprobe.settings import Settings
 from toymodels.superposition.config import WIDTHS
@@ -249,12 +249,12 @@ def _panel(axes: Any, name: str, rows: pd.DataFrame) -> None:
         return
     if name == "loss":
         axes.set(xscale="log", yscale="log")
-    for colour, title, one in (
-        (COLOURS[0], "growth, γ < 0", rows[rows["weight_decay"] < 0]),
-        (COLOURS[1], "decay, γ > 0", rows[rows["weight_decay"] > 0]),
+    for color, title, one in (
+        (COLORS[0], "growth, γ < 0", rows[rows["weight_decay"] < 0]),
+        (COLORS[1], "decay, γ > 0", rows[rows["weight_decay"] > 0]),
     ):
         error = one["sigma"] * (one["ours"] if name == "loss" else 1)
-        axes.errorbar(one["published"], one["ours"], yerr=error, fmt="o", ms=4, lw=1, color=colour, label=title)
+        axes.errorbar(one["published"], one["ours"], yerr=error, fmt="o", ms=4, lw=1, color=color, label=title)
     ends = [rows[["ours", "published"]].min().min(), rows[["ours", "published"]].max().max()]
     axes.plot(ends, ends, color=INK, lw=0.8)
     for row in rows[rows["z"].abs() > FAR].itertuples():

@@ -29,7 +29,7 @@ from llmprobe import console
 from llmprobe.errors import ConfigError
 from llmprobe.observations import ObservationStore
 from llmprobe.overlap.statistics import welch_mean_sq
-from llmprobe.report.figures import COLOURS, STYLE, save
+from llmprobe.report.figures import COLORS, STYLE, save
 from toymodels.executors import Machine
 from toymodels.superposition.config import WIDTHS, preset
 from toymodels.superposition.runs import sweep
@@ -176,10 +176,10 @@ def loss_figure(found: Sequence[WidthCurve]) -> Figure:
     for place, (title, curves) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, len(panels), place)
         for k, c in enumerate(curves):
-            m, fit, colour = c.by_width("m")[0], c.whole(), COLOURS[k % len(COLOURS)]
+            m, fit, color = c.by_width("m")[0], c.whole(), COLORS[k % len(COLORS)]
             label = f"{called(c)}: α_m = {fit.exponent:.2f} ± {fit.stderr:.2f}"
-            axes.loglog(c.column("m"), c.column("loss"), "o", ms=4, color=colour)
-            axes.loglog(m, fit.result.params["A_x"] * m**-fit.exponent, color=colour, lw=1, label=label)
+            axes.loglog(c.column("m"), c.column("loss"), "o", ms=4, color=color)
+            axes.loglog(m, fit.result.params["A_x"] * m**-fit.exponent, color=color, lw=1, label=label)
         axes.set(xlabel="width m", ylabel="loss", title=title)
         axes.legend()
     return figure
@@ -193,7 +193,7 @@ def phi_figure(found: Sequence[WidthCurve]) -> Figure:
         line = sorted(
             (c.config.weight_decay, c.column("phi_half").mean()) for c in found if c.config.data_exponent == a
         )
-        axes.plot(*zip(*line, strict=True), "o-", ms=4, color=COLOURS[k % len(COLOURS)], label=f"α = {a:g}")
+        axes.plot(*zip(*line, strict=True), "o-", ms=4, color=COLORS[k % len(COLORS)], label=f"α = {a:g}")
     axes.set(xlabel="weight decay γ", ylabel="represented fraction φ½", title="Growth represents all features")
     axes.legend()
     return figure
@@ -205,9 +205,9 @@ def strong_figure(found: Sequence[WidthCurve]) -> Figure:
     axes = figure.subplots()
     for k, c in enumerate(found):
         line = "-" if c.config.weight_decay < 0 else "--"
-        axes.semilogx(*c.by_width("phi_one"), "o" + line, ms=4, color=COLOURS[k % len(COLOURS)], label=called(c))
+        axes.semilogx(*c.by_width("phi_one"), "o" + line, ms=4, color=COLORS[k % len(COLORS)], label=called(c))
     axes.set(xlabel="width m", ylabel="strong fraction, |W_i| > 1", title="Features given more than unit length")
-    if len(found) <= len(COLOURS):
+    if len(found) <= len(COLORS):
         axes.legend()
     return figure
 
@@ -217,13 +217,13 @@ def exponent_figure(found: Sequence[WidthCurve]) -> Figure:
     figure = Figure(figsize=(5.6, 4))
     axes = figure.subplots()
     grid = np.linspace(0, 2, 81)
-    axes.plot(grid, [strong_exponent(a) for a in grid], color=COLOURS[0], ls=":", label="max(1, 2(α − 1))")
-    axes.plot(grid, [weak_exponent(a) for a in grid], color=COLOURS[1], ls=":", label="α − 1")
-    for name, colour, sign in (("strong, γ < 0", COLOURS[0], -1), ("weak, γ > 0", COLOURS[1], 1)):
+    axes.plot(grid, [strong_exponent(a) for a in grid], color=COLORS[0], ls=":", label="max(1, 2(α − 1))")
+    axes.plot(grid, [weak_exponent(a) for a in grid], color=COLORS[1], ls=":", label="α − 1")
+    for name, color, sign in (("strong, γ < 0", COLORS[0], -1), ("weak, γ > 0", COLORS[1], 1)):
         points = [(c.config.data_exponent, c.whole()) for c in found if c.config.weight_decay * sign > 0]
         for k, (a, fit) in enumerate(points):
             label = name if k == 0 else None
-            axes.errorbar([a], [fit.exponent], yerr=[fit.stderr], fmt="o", ms=4, color=colour, label=label)
+            axes.errorbar([a], [fit.exponent], yerr=[fit.stderr], fmt="o", ms=4, color=color, label=label)
     axes.set(xlabel="data exponent α", ylabel="model exponent α_m", title="How fast the loss falls with width")
     axes.legend()
     return figure
@@ -234,9 +234,9 @@ def unlearned_figure(weak: Sequence[WidthCurve]) -> Figure:
     figure = Figure(figsize=(5.6, 4))
     axes = figure.subplots()
     for k, curve in enumerate(weak):
-        colour = COLOURS[k % len(COLOURS)]
-        axes.loglog(curve.unlearned, curve.column("loss"), "o", ms=4, color=colour, label=called(curve))
-        axes.loglog(curve.by_rank, curve.column("loss"), "x", ms=4, color=colour)
+        color = COLORS[k % len(COLORS)]
+        axes.loglog(curve.unlearned, curve.column("loss"), "o", ms=4, color=color, label=called(curve))
+        axes.loglog(curve.by_rank, curve.column("loss"), "x", ms=4, color=color)
     ends = np.array([min(c.unlearned.min() for c in weak), max(c.unlearned.max() for c in weak)])
     axes.loglog(ends, ends, color="grey", lw=1)
     axes.xaxis.set_minor_formatter(NullFormatter())  # over a decade and a half its labels would run together
@@ -262,7 +262,7 @@ def overlap_figure(found: Sequence[WidthCurve]) -> Figure:
         axes.loglog(1 / m, [welch_mean_sq(n, int(k)) for k in m], color="grey", lw=1, ls="--", label="Welch")
         for k, curve in enumerate(strong):
             label = f"α = {curve.config.data_exponent:g}"
-            axes.loglog(1 / curve.column("m"), curve.overlaps[name], "o", ms=4, color=COLOURS[k % 8], label=label)
+            axes.loglog(1 / curve.column("m"), curve.overlaps[name], "o", ms=4, color=COLORS[k % 8], label=label)
         axes.set(xlabel="1/m", title=name)
     panels[0].set_ylabel("mean square overlap")
     panels[0].legend()

@@ -72,7 +72,7 @@ def test_schedules_stand_in_the_table(tmp_path: Path) -> None:
 
 BAD = {
     "unknown key bananas": '[f]\nmembers = [{ id = "a/b", m = 2, bananas = 3 }]',
-    "unknown key colour": '[f]\ncolour = "red"\nmembers = [{ id = "a/b", m = 2 }]',
+    "unknown key color": '[f]\ncolor = "red"\nmembers = [{ id = "a/b", m = 2 }]',
     "m = '12'": '[f]\nmembers = [{ id = "a/b", m = "12" }]',
     "m = -4": '[f]\nmembers = [{ id = "a/b", m = -4 }]',
     "lacks m": '[f]\nmembers = [{ id = "a/b" }]',

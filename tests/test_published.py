@@ -45,7 +45,7 @@ def test_the_figures_are_as_large_as_they_say() -> None:
 
 
 def test_losses_at_even_frequencies_give_the_exponents_of_their_map() -> None:
-    """Figure 5a's ten curves, refitted by this project's code, against the colours of Figure 4b."""
+    """Figure 5a's ten curves, refitted by this project's code, against the colors of Figure 4b."""
     losses, cells = figure("fig5a_alpha0"), figure("fig4b_exponents").query("data_exponent_alpha == 0")
     assert len(cells) == 10
     for cell in cells.itertuples():

@@ -165,7 +165,7 @@ def test_configs_that_cannot_be() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"colour": "red"}, "options colour of student 'small'"),
+        ({"color": "red"}, "options color of student 'small'"),
         ({"trains": ()}, "a student that trains nothing"),
         ({"rate": 0.0}, "rate = 0"),
         ({"trains": ("B", "c")}, "a bias on features of random amplitude"),

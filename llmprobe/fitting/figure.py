@@ -46,8 +46,8 @@ def draw(result: FitResult, *, x: str | None = None, y: str = "y") -> Figure:
     labels = table.get("group") if result.law.grouped else None
     for label in [None] if labels is None else np.unique(labels).tolist():
         rows = np.ones(result.n_points, dtype=bool) if labels is None else labels == label
-        colour = _curve(left, result, table, rows, label, y)
-        right.plot(table[x][rows], table["residual"][rows], "o", ms=4, color=colour)
+        color = _curve(left, result, table, rows, label, y)
+        right.plot(table[x][rows], table["residual"][rows], "o", ms=4, color=color)
     if labels is not None and len(np.unique(labels)) <= 12:
         left.legend(fontsize=8, frameon=False)
     # over less than a decade a logarithmic axis shows no more, and its labels collide
@@ -64,7 +64,7 @@ def draw(result: FitResult, *, x: str | None = None, y: str = "y") -> Figure:
 def _curve(
     axes: Axes, result: FitResult, table: dict[str, np.ndarray], rows: np.ndarray, label: str | None, y: str
 ) -> Any:
-    """Points and law of one group; the colour used."""
+    """Points and law of one group; the color used."""
     shown = None if label is None else drawn(label)
     if len(result.law.x) > 1:
         (points,) = axes.plot(

@@ -1,6 +1,6 @@
 """Figures, each from observations and fits alone; as PNG or PDF for paper, as SVG with hover labels for the page.
 
-Ink is drawn in one marker colour that the SVG turns into the page's text colour, so figures follow light and dark.
+Ink is drawn in one marker color that the SVG turns into the page's text color, so figures follow light and dark.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
     from llmprobe.overlap.neighbours import Distribution, FrequencyBin
 
 INK = "#1a2b3c"
-COLOURS = ("#3b82c4", "#e07b39", "#3a9e5f", "#b45fb0", "#c9483f", "#8a8d3a", "#5b6bc0", "#c08a2d")
+COLORS = ("#3b82c4", "#e07b39", "#3a9e5f", "#b45fb0", "#c9483f", "#8a8d3a", "#5b6bc0", "#c08a2d")
 MARKERS = {"toy": "o", "llm": "s", "published": "D"}
 MOST_DRAWN = 40  # curves of a figure
 LINES = 12  # of the dial or the forest, where there could be any number
 HOVERED = 200  # points of a curve that have a label of their own
-KIND_COLOURS = {"toy": COLOURS[0], "llm": COLOURS[1], "published": "#8c8c8c"}
-DIAL = {"llm": (KIND_COLOURS["llm"], "s"), "control": ("#8c8c8c", "x"), "toy": (KIND_COLOURS["toy"], "o")}
+KIND_COLORS = {"toy": COLORS[0], "llm": COLORS[1], "published": "#8c8c8c"}
+DIAL = {"llm": (KIND_COLORS["llm"], "s"), "control": ("#8c8c8c", "x"), "toy": (KIND_COLORS["toy"], "o")}
 STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
@@ -64,16 +64,16 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 4.2))
         axes = figure.subplots()
-        colours = cycle(COLOURS)
+        colors = cycle(COLORS)
         fits = {exponent.name: exponent.fit for exponent in found if exponent.quantity == quantity}
         plotted: set[str] = set()
         for question in (q for q in QUESTIONS if q.quantity == quantity):
             for name, rows in islice(curves(question, frame), MOST_DRAWN):
-                colour, result = next(colours), fits.get(name)
+                color, result = next(colors), fits.get(name)
                 new = rows[~rows["key"].isin(plotted)]  # a point belongs to the first curve that has it
                 plotted |= set(new["key"])
                 marker = MARKERS[question.source_kind]
-                _points(axes, new, colour, marker, f"{name} · {quantity}")
+                _points(axes, new, color, marker, f"{name} · {quantity}")
                 label = drawn(name)
                 if result is not None:
                     label += f": exponent {_pm(result.params['alpha_m'], result.stderr['alpha_m'])}"
@@ -81,8 +81,8 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
                     m = np.geomspace(rows["m"].min(), rows["m"].max(), 60)
                     for group in result.data.groups or ("",):
                         y = result.predict({"m": m}, np.full(len(m), group))
-                        axes.plot(m, y, color=colour, lw=1.2, alpha=0.8)
-                axes.plot([], [], color=colour, marker=marker if len(new) else "", ls="-", label=label)
+                        axes.plot(m, y, color=color, lw=1.2, alpha=0.8)
+                axes.plot([], [], color=color, marker=marker if len(new) else "", ls="-", label=label)
         if quantity == "overlap vs width":
             low, high = axes.get_xlim()
             m = np.geomspace(max(low, 1), high, 60)
@@ -93,17 +93,17 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
 
 
 def forest(found: Sequence[Exponent], quantity: str = "loss vs width") -> Figure:
-    """Every exponent of a quantity on one axis, with its 95 % interval; toy, real and published apart by colour."""
+    """Every exponent of a quantity on one axis, with its 95 % interval; toy, real and published apart by color."""
     rows = [e for e in found if e.quantity == quantity and math.isfinite(e.value)][-MOST_DRAWN:]
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 0.9 + 0.34 * max(1, len(rows))))
         axes = figure.subplots()
         for y, row in enumerate(reversed(rows)):
-            colour = KIND_COLOURS[row.kind]
+            color = KIND_COLORS[row.kind]
             if all(math.isfinite(limit) for limit in row.ci95):
-                axes.plot(row.ci95, [y, y], color=colour, lw=2, solid_capstyle="butt")
+                axes.plot(row.ci95, [y, y], color=color, lw=2, solid_capstyle="butt")
             text = f"{row.name}: {_pm(row.value, row.stderr)}"
-            axes.plot([row.value], [y], color=colour, marker=MARKERS[row.kind], ms=6, gid=_label(text))
+            axes.plot([row.value], [y], color=color, marker=MARKERS[row.kind], ms=6, gid=_label(text))
         axes.axvline(1, color=INK, lw=0.8, ls=":")
         axes.set_yticks(range(len(rows)), [drawn(row.name) for row in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
@@ -119,15 +119,15 @@ def dial(matrices: Sequence[Matrix]) -> Figure:
     with _drawing(STYLE):
         figure = Figure(figsize=(6.4, 0.9 + 0.34 * max(3, len(rows))))
         axes = figure.subplots()
-        axes.axvspan(-0.04, WEAK, color=COLOURS[2], alpha=0.12, lw=0)
-        axes.axvspan(STRONG, 1.04, color=COLOURS[0], alpha=0.12, lw=0)
+        axes.axvspan(-0.04, WEAK, color=COLORS[2], alpha=0.12, lw=0)
+        axes.axvspan(STRONG, 1.04, color=COLORS[0], alpha=0.12, lw=0)
         for y, (_, group) in enumerate(reversed(rows)):
-            colour, marker = DIAL[group[0].kind]
+            color, marker = DIAL[group[0].kind]
             for matrix in group:
                 value, error = matrix.value("superposition"), matrix.errors.get("superposition", 0.0)
-                axes.plot([value - 2 * error, value + 2 * error], [y, y], color=colour, lw=2, solid_capstyle="butt")
+                axes.plot([value - 2 * error, value + 2 * error], [y, y], color=color, lw=2, solid_capstyle="butt")
                 text = f"{matrix.name}: {value:.3f} (n = {matrix.n}, m = {matrix.m})"
-                axes.plot([value], [y], color=colour, marker=marker, ms=6, alpha=0.8, gid=_label(text))
+                axes.plot([value], [y], color=color, marker=marker, ms=6, alpha=0.8, gid=_label(text))
         axes.set_yticks(range(len(rows)), [drawn(name) for name, _ in reversed(rows)])
         axes.set(xlim=(-0.04, 1.04), ylim=(-0.6, len(rows) - 0.4), xlabel="superposition (shaded: weak, strong)")
         axes.spines["left"].set_visible(False)
@@ -155,7 +155,7 @@ def geometry(spread: Distribution, bins: Sequence[FrequencyBin], m: int) -> Figu
         width = spread.edges[1] - spread.edges[0]
         centers = (spread.edges[1:] + spread.edges[:-1]) / 2
         density = spread.counts / spread.counts.sum() / width
-        left.fill_between(centers, density, step="mid", color=COLOURS[0], alpha=0.6, lw=0, label="measured")
+        left.fill_between(centers, density, step="mid", color=COLORS[0], alpha=0.6, lw=0, label="measured")
         random = np.exp(-m * centers**2 / 2) * np.sqrt(m / (2 * np.pi))
         left.plot(centers, random, color=INK, lw=0.9, ls=":", label="random directions")
         reach = 1.5 * max(abs(spread.quantiles[q]) for q in (0.001, 0.999))
@@ -163,14 +163,14 @@ def geometry(spread: Distribution, bins: Sequence[FrequencyBin], m: int) -> Figu
         left.legend()
         ranks = range(1, len(bins) + 1)
         errors = [1.96 * b.stderr for b in bins]
-        right.errorbar(ranks, [b.mean_sq_cos for b in bins], yerr=errors, color=COLOURS[1], marker="o", lw=1)
+        right.errorbar(ranks, [b.mean_sq_cos for b in bins], yerr=errors, color=COLORS[1], marker="o", lw=1)
         right.axhline(1 / m, color=INK, lw=0.9, ls=":")
         right.set(xlabel="frequency bin (1: most frequent)", ylabel="mean cos² with all rows", yscale="log")
         return figure
 
 
 def svg(figure: Figure) -> str:
-    """A figure for a web page: no XML prolog, ink in the page's text colour, each marked point with a hover label."""
+    """A figure for a web page: no XML prolog, ink in the page's text color, each marked point with a hover label."""
     buffer = io.StringIO()
     with _drawing(STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -178,7 +178,7 @@ def svg(figure: Figure) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.S).replace(INK, "currentColor")
     text = re.sub(r"fill: ?#000000|fill: ?black", "fill: currentColor", text)
-    # Text that matplotlib leaves in the default colour takes the page's.
+    # Text that matplotlib leaves in the default color takes the page's.
     text = text.replace("<svg ", '<svg fill="currentColor" role="img" ', 1)
     return re.sub(
         r'<g id="hover-([0-9a-f]+)">',
@@ -202,15 +202,15 @@ def _drawing(style: Any) -> Iterator[None]:
         yield
 
 
-def _points(axes: Axes, rows: pd.DataFrame, colour: str, marker: str, what: str) -> None:
+def _points(axes: Axes, rows: pd.DataFrame, color: str, marker: str, what: str) -> None:
     if len(rows) > HOVERED:
-        axes.plot(rows["m"], rows["value"], color=colour, marker=marker, ms=3, ls="", alpha=0.5, rasterized=True)
+        axes.plot(rows["m"], rows["value"], color=color, marker=marker, ms=3, ls="", alpha=0.5, rasterized=True)
         return
     for row in rows.itertuples():
         if row.stderr is not None and math.isfinite(row.stderr) and row.stderr > 0.01 * abs(row.value):
-            axes.errorbar([row.m], [row.value], yerr=[1.96 * row.stderr], color=colour, lw=1)
+            axes.errorbar([row.m], [row.value], yerr=[1.96 * row.stderr], color=color, lw=1)
         text = f"{row.model}, m = {row.m:g}: {row.value:.4g} ({what})"
-        axes.plot([row.m], [row.value], color=colour, marker=marker, ms=5, ls="", gid=_label(text))
+        axes.plot([row.m], [row.value], color=color, marker=marker, ms=5, ls="", gid=_label(text))
 
 
 def _label(text: str) -> str:
