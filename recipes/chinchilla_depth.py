@@ -140,4 +140,4 @@ def width_and_depth(frame: pd.DataFrame, resamples: int, seed: int) -> tuple[Fit
     alone = fit(PowerLawSum(("m",), offset="group"), x["m"], y, group=group, loss="linear")
     both = fit(PowerLawSum(("m", "layers"), offset="group"), x, y, group=group, loss="linear")
     models = labels(frame, ["family", "model"])
-    return alone, both, bootstrap(both, resamples, kind="groups", cluster=models, seed=seed)
+    return alone, both, bootstrap(both, resamples, cluster=models, seed=seed)
