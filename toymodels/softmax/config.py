@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Annotated, Literal
 
-from llmprobe.errors import ConfigError
 from llmprobe.observations import Scalar
 from llmprobe.schedule import Schedule
 from llmprobe.settings import Count, Natural, Positive, Settings, Share, Within
@@ -49,8 +48,7 @@ class SoftmaxConfig(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.warmup >= self.steps:
-            raise ConfigError(f"a warm-up of {self.warmup} steps in a training of {self.steps}", expected="fewer")
+        _ = self.schedule  # refuses a warm-up as long as the training
 
     @property
     def schedule(self) -> Schedule:
