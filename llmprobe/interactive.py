@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from llmprobe.observations import ObservationStore
 from llmprobe.overlap.statistics import Method
@@ -71,8 +71,7 @@ def overlap_statistics(
         from llmprobe.weights.unembedding import read_unembedding
 
         W = read_unembedding(W).W
-    options: dict[str, Any] = {"method": method, "rows": rows, "seed": seed}
-    return _of_matrix(W, drop_zero_rows=drop_zero_rows, progress=progress, **options)
+    return _of_matrix(W, method=method, rows=rows, seed=seed, drop_zero_rows=drop_zero_rows, progress=progress)
 
 
 def compare(run_dir: str | Path) -> pd.DataFrame:
