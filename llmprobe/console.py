@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import zip_longest
-from typing import Annotated, Any, Protocol, Union, runtime_checkable
+from typing import Annotated, Any, Protocol, TypeVar, Union, runtime_checkable
 
 from llmprobe import interrupts
 from llmprobe.errors import ProbeError
 from llmprobe.names import printable, visible
 from llmprobe.settings import SettingError
 
+C = TypeVar("C")
 LONGEST_ERROR = 2000  # characters of an error's line
 
 
@@ -40,8 +41,7 @@ def main(
     if arguments[:1] == ["--version"]:
         sys.stdout.write(f"{prog} {importlib.metadata.version('llmprobe')}\n")
         return 0
-    debug = "--debug" in arguments
-    arguments = [argument for argument in arguments if argument != "--debug"]
+    arguments, debug = _without_debug(arguments)
     footer = f"{description}\n\nAdd --debug to any command to see the traceback of an error."
 
     def work() -> None:
@@ -56,6 +56,26 @@ def main(
         tyro.cli(union, prog=prog, description=footer, args=arguments, config=config).run()
 
     return guarded(work, debug=debug)
+
+
+def recipe(study: Callable[[C], object], settings: type[C], argv: Sequence[str] | None = None) -> int:
+    """Run a recipe's `main` with settings from the command line; its module's text is the help.
+
+    The exit status is as `guarded` gives it. ``--debug`` as for `main`.
+    """
+    arguments, debug = _without_debug(sys.argv[1:] if argv is None else argv)
+
+    def work() -> object:
+        import tyro
+
+        return study(tyro.cli(settings, description=study.__globals__["__doc__"], args=arguments))
+
+    return guarded(work, debug=debug)
+
+
+def _without_debug(arguments: Sequence[str]) -> tuple[list[str], bool]:
+    """The arguments less ``--debug``, and whether it stood among them."""
+    return [argument for argument in arguments if argument != "--debug"], "--debug" in arguments
 
 
 def option(arguments: Sequence[str], name: str, otherwise: str) -> str:

@@ -106,6 +106,12 @@ class OverlapSettings(MatrixSettings):
         """What of these settings decides the outcome."""
         return {**super().identity(), "method": self.method, "rows": self.rows, "seed": self.seed}
 
+    def asked(self, study: str, source: str) -> tuple[Identity, ...]:
+        """What is asked for of a model, one per metric."""
+        own = self.identity()
+        return tuple(Identity(study=study, source_kind="llm", metric=m, model=source, settings=own)
+                     for m in OVERLAP_METRICS)  # fmt: skip
+
 
 @dataclass(frozen=True, kw_only=True)
 class LossSettings(Settings):
@@ -149,12 +155,8 @@ def overlap_work(study: str, source: str, settings: OverlapSettings, *, size: in
     """The overlaps of one model as a piece of work; `about` may name columns that the family tables do not."""
     from llmprobe.weights.fingerprint import fingerprint
 
-    own = settings.identity()
-    identities = tuple(Identity(study=study, source_kind="llm", metric=m, model=source, settings=own)
-                       for m in OVERLAP_METRICS)  # fmt: skip
-    return Work(
-        source, identities, partial(_overlaps, _only(OverlapSettings, settings), about), fingerprint(source), size
-    )
+    measure = partial(_overlaps, _only(OverlapSettings, settings), about)
+    return Work(source, settings.asked(study, source), measure, fingerprint(source), size)
 
 
 def control_work(study: str, source: str, settings: OverlapSettings) -> Work:
@@ -164,7 +166,7 @@ def control_work(study: str, source: str, settings: OverlapSettings) -> Work:
     own = {**settings.identity(), "control": "gaussian"}
     name = CONTROL + source
     identities = tuple(
-        Identity(study=study, source_kind="toy", metric=m, model=name, settings=own) for m in OVERLAP_METRICS
+        replace(one, source_kind="toy", model=name, settings=own) for one in settings.asked(study, source)
     )
     measure = partial(_controls, _only(OverlapSettings, settings), source)
     return Work(name, identities, measure, fingerprint(source))

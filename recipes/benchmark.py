@@ -1,23 +1,24 @@
 """Named comparisons of speed: ours against the ordinary way, in one process, alternating, so that a busy machine
-slows both alike.
+slows both alike. Each prints a table of times and ratios.
 
     python recipes/benchmark.py toy-step        (minutes; --quick in under three)
-
-Each prints a table of times and ratios.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+import tyro
 from benchmark_losses import loss, loss_memory
 from benchmark_overlaps import overlap, overlap_wide, overlap_widest
 from benchmark_toys import toy_large, toy_losses, toy_step
 
-from llmprobe.console import guarded
-from llmprobe.errors import ConfigError
+from llmprobe import console
+from llmprobe.settings import Settings, one_of
 
 COMPARISONS: dict[str, Callable[[bool], None]] = {
     "toy-step": toy_step,
@@ -31,23 +32,24 @@ COMPARISONS: dict[str, Callable[[bool], None]] = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run the comparisons named on the command line, on one thread."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    names = [argument for argument in arguments if argument != "--quick"]
+@dataclass(frozen=True, kw_only=True)
+class Config(Settings):
+    """Which comparisons."""
 
-    def work() -> None:
-        unknown = [name for name in names if name not in COMPARISONS]
-        if unknown or not names:
-            raise ConfigError(
-                f"comparisons {' '.join(unknown) or '(none)'}", expected=f"names among {', '.join(COMPARISONS)}"
-            )
-        torch.set_num_threads(1)
-        for name in names:
-            COMPARISONS[name](len(names) < len(arguments))
+    names: Annotated[
+        tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NAME...", help=f"Of {', '.join(COMPARISONS)}.")
+    ]
+    quick: bool = False
+    """Smaller, in under three minutes."""
 
-    return guarded(work)
+
+def main(config: Config) -> None:
+    """Run the comparisons one after another, on one thread."""
+    chosen = [COMPARISONS[one_of("comparison", name, COMPARISONS)] for name in config.names or ("",)]
+    torch.set_num_threads(1)
+    for comparison in chosen:
+        comparison(config.quick)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console.recipe(main, Config))

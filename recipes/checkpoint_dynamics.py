@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import tyro
 from checkpoint_clocks import clocks, compared, figure, read, tau, tell
 from tqdm import tqdm
 
@@ -192,4 +191,4 @@ def show(config: Config, losses: list[Observation], overlaps: list[Observation],
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

@@ -26,7 +26,7 @@ from chinchilla_depth import (
     kept_figure,
     kept_fits,
     kept_table,
-    published_losses,
+    losses_with_layers,
     selected,
     width_and_depth,
 )
@@ -235,7 +235,7 @@ def _tell_kept(kept: Fits, config: Config) -> dict[str, Any]:
 
 def _tell_open(path: Path, config: Config) -> dict[str, Any]:
     """The width law and the width–depth law of the published losses."""
-    alone, both, drawn = width_and_depth(published_losses(path), min(config.resamples, 1000), config.seed)
+    alone, both, drawn = width_and_depth(losses_with_layers(path), min(config.resamples, 1000), config.seed)
     console.say(f"\n{alone.n_points} published losses, an offset per family and corpus; errors over whole models")
     low = {name: drawn.interval(name) for name in ("alpha_m", "alpha_layers")}
     rows = [
@@ -250,6 +250,4 @@ def _tell_open(path: Path, config: Config) -> dict[str, Any]:
 if __name__ == "__main__":
     import sys
 
-    import tyro
-
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config, description=__doc__))))
+    sys.exit(console.recipe(main, Config))

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -24,7 +23,7 @@ from llmprobe.fitting.law import PowerLawSum
 from llmprobe.fitting.objective import Loss
 from llmprobe.fitting.result import FitResult
 from llmprobe.frames import known, labels, numbers, read_frame
-from llmprobe.report.figures import COLORS, INK, STYLE
+from llmprobe.report.figures import COLORS, INK, canvas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,8 +99,7 @@ def kept_table(fits: Fits) -> str:
 
 def kept_figure(fits: Fits) -> Figure:
     """Each exponent against the number of points kept, the published one as a band, the predicted one dotted."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(10, 3.4))
+    with canvas(10.0, 3.4) as figure:
         for axes, x in zip(figure.subplots(1, 3), LAW.x, strict=True):
             value, error = PUBLISHED[x]
             axes.axhspan(value - error, value + error, color=INK, alpha=0.12, lw=0, label="arXiv:2602.05970")
@@ -116,7 +114,7 @@ def kept_figure(fits: Fits) -> Figure:
         return figure
 
 
-def published_losses(path: Path) -> pd.DataFrame:
+def losses_with_layers(path: Path) -> pd.DataFrame:
     """Published losses of open models, with the layers of each from the table of families.
 
     Raises

@@ -55,4 +55,4 @@ def main(config: Config) -> Path:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import tyro
 from gpu_parts import PARTS, Part, Place, Values
 from tqdm import tqdm
 
@@ -138,4 +137,4 @@ def tell(about: dict[str, Any], results: dict[str, Any]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

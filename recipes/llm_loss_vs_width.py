@@ -20,7 +20,6 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 from llmprobe import console
@@ -158,4 +157,4 @@ def figure(rows: list[Observation], result: FitResult) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

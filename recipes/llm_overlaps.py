@@ -15,8 +15,6 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
-
 from llmprobe import console
 from llmprobe.families import load_families, members
 from llmprobe.measurements import OverlapSettings, overlap_work
@@ -69,4 +67,4 @@ def main(config: Config) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

@@ -17,9 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import matplotlib as mpl
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
@@ -27,7 +25,7 @@ from llmprobe import console
 from llmprobe.cache import atomic
 from llmprobe.fitting import FitResult, PowerLawSum, bootstrap, fit, profile
 from llmprobe.fitting.validation import leave_one_out
-from llmprobe.report.figures import COLORS, INK, STYLE, save
+from llmprobe.report.figures import COLORS, INK, canvas, save
 from llmprobe.report.published import fit_losses, published_losses, published_table
 from llmprobe.settings import Natural, Settings, Within
 
@@ -213,8 +211,7 @@ def draw(report: dict[str, Any]) -> Figure:
     families = [(name, a, interval) for name, (a, _, interval) in report["families"].items()]
     moved = sorted(report["without"].items(), key=lambda item: -abs(item[1][0] - alpha))[:3]
     left_out = [(f"without {name.rpartition('/')[2]}", a, interval) for name, (a, _, interval) in moved]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(8.4, 4.6))
+    with canvas(8.4, 4.6) as figure:
         axes = figure.subplots()
         printed = published_table()["width_law"]
         axes.axvspan(
@@ -242,4 +239,4 @@ def _bars(axes: Any, blocks: Sequence[Sequence[tuple[str, float, tuple[float, fl
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config, description=__doc__))))
+    sys.exit(console.recipe(main, Config))

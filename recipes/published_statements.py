@@ -14,17 +14,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import toy_published
-import tyro
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from llmprobe import console
 from llmprobe.fitting import PowerLawSum, fit
-from llmprobe.report.figures import COLORS, INK, STYLE, save
+from llmprobe.report.figures import COLORS, INK, canvas, save
 from llmprobe.report.published import figure, fit_losses, published_losses, published_table, width_fit
 from llmprobe.settings import Settings
 
@@ -177,8 +175,7 @@ def ours() -> list[Statement]:
 
 def draw(found: list[Statement]) -> Figure:
     """Found over stated, a row each, colored by the verdict."""
-    with mpl.rc_context(STYLE):
-        whole = Figure(figsize=(11, 0.8 + 0.32 * len(found)))
+    with canvas(11.0, 0.8 + 0.32 * len(found)) as whole:
         axes = whole.subplots()
         axes.axvspan(1 - CLOSE, 1 + CLOSE, color=INK, alpha=0.08, lw=0)
         axes.axvline(1, color=INK, lw=0.8, ls=":")
@@ -198,4 +195,4 @@ def draw(found: list[Statement]) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config, description=__doc__)) and None))
+    sys.exit(console.recipe(main, Config))

@@ -15,8 +15,6 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import tyro
-
 from llmprobe import console
 from llmprobe.errors import SourceError
 from llmprobe.loss.corpus import open_corpus
@@ -107,4 +105,4 @@ def train_toys(config: Config, store: ObservationStore) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

@@ -102,4 +102,4 @@ def tabulate(found: Sequence[Matrix], losses: Sequence[Observation]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

@@ -22,15 +22,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from llmprobe import console
 from llmprobe.observations import ObservationStore
-from llmprobe.report.figures import COLORS, INK, STYLE, save
+from llmprobe.report.figures import COLORS, INK, canvas, save
 from toymodels.teacher.groups import mean, readable, spread
 from toymodels.teacher.run import TeacherConfig, TeacherResult, run_missing
 from toymodels.teacher.students import Student
@@ -184,9 +182,8 @@ def verdict(found: Sequence[Found], n: int) -> list[str]:
 
 def figure(found: Sequence[Found]) -> Figure:
     """Range of the nine exponents of each student, in the order of the table."""
-    with mpl.rc_context(STYLE):
-        drawn = [one for one in found if one.exponents]
-        drawing = Figure(figsize=(8.4, 3.8))
+    drawn = [one for one in found if one.exponents]
+    with canvas(8.4, 3.8) as drawing:
         axes = drawing.subplots()
         axes.axhspan(1 - NEAR, 1 + NEAR, color="grey", alpha=0.2, lw=0)
         for color, label, learner in ((COLORS[0], "learns all nine tasks", True), (COLORS[1], "does not", False)):
@@ -202,4 +199,4 @@ def figure(found: Sequence[Found]) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

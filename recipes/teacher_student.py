@@ -19,7 +19,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import tyro
 from teacher_student_figures import RECORD_WINDOW, Record, curve_figure, exponent_figure, record_figure
 from teacher_student_text import HEADER, SCANNED, Scanned, block, grid_rows, scan_row, traps, unread, verdicts
 
@@ -157,4 +156,4 @@ def scan(config: Config, store: ObservationStore, options: dict[str, Any]) -> li
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
-from llmprobe.report.figures import COLORS, INK, STYLE
+from llmprobe.report.figures import COLORS, INK, canvas
 from toymodels.teacher.curve import Curve
 from toymodels.teacher.groups import Named, by_task, mean, readable, spread
 from toymodels.teacher.theory import local_exponent, record_exponent, unsuperposed_loss
@@ -21,9 +20,8 @@ Record = tuple[str, float, list[Curve]]  # overlaps, a, a curve per seed
 
 def exponent_figure(named: Named) -> Figure:
     """Exponents against what theory says without superposition."""
-    with mpl.rc_context(STYLE):
-        names = list(dict.fromkeys(name for name, _ in named))
-        figure = Figure(figsize=(3.6 * len(names), 3.9))
+    names = list(dict.fromkeys(name for name, _ in named))
+    with canvas(3.6 * len(names), 3.9) as figure:
         panels = np.atleast_1d(figure.subplots(1, len(names), sharey=True))
         for axes, name in zip(panels, names, strict=True):
             axes.plot([0, 4], [0, 4], color=INK, lw=0.9, ls=":", label="(a + 2b − 1)/a")
@@ -52,9 +50,8 @@ def exponent_figure(named: Named) -> Figure:
 
 def curve_figure(named: Named) -> Figure:
     """Loss, local exponent and window of one task per student, the zero function drawn as a line."""
-    with mpl.rc_context(STYLE):
-        names = list(dict.fromkeys(name for name, _ in named))
-        figure = Figure(figsize=(3.6 * len(names), 6))
+    names = list(dict.fromkeys(name for name, _ in named))
+    with canvas(3.6 * len(names), 6.0) as figure:
         panels = figure.subplots(2, len(names), sharex="col", squeeze=False)
         for column, name in enumerate(names):
             upper, lower = panels[0, column], panels[1, column]
@@ -84,8 +81,7 @@ def curve_figure(named: Named) -> Figure:
 
 def record_figure(records: Sequence[Record]) -> Figure:
     """Pure interference by the tail of the overlaps, each beside its prediction."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6, 4.2))
+    with canvas(6.0, 4.2) as figure:
         axes = figure.subplots()
         for k, (overlaps, a, curves) in enumerate(records):
             curve, color = curves[0], COLORS[k % len(COLORS)]

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import tyro
 from checkpoint_clocks import clocks, compared, held, read, tau
 from time_exponents_curves import PUBLISHED, Curve, figure, table
 
@@ -200,4 +199,4 @@ def _checkpoints(name: str, rows: Sequence[Observation], taus: dict[str, float |
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
 from llmprobe import console
-from llmprobe.report.figures import COLORS, INK, STYLE
+from llmprobe.report.figures import COLORS, INK, canvas
 from toymodels.teacher.theory import local_exponent
 
 PUBLISHED = {"mean square": (1.0, "arXiv:2602.01045"), "softmax": (1 / 3, "arXiv:2602.03685")}
@@ -120,8 +119,7 @@ def _beside(curve: Curve, theory: np.ndarray, low: float, high: float) -> str:
 def figure(curves: Sequence[Curve]) -> Figure:
     """Loss and local exponent of each kind of curve, each against its own clock; thick in the window that is fitted."""
     kinds = [kind for kind in KINDS if any(curve.kind == kind for curve in curves)]
-    with mpl.rc_context(STYLE):
-        drawn = Figure(figsize=(4.4 * len(kinds), 8))
+    with canvas(4.4 * len(kinds), 8.0) as drawn:
         panels = drawn.subplots(3, len(kinds), squeeze=False, height_ratios=(3, 3, 2))
         for (upper, lower, words), kind in zip(panels.T, kinds, strict=True):
             shown = [curve for curve in curves if curve.kind == kind]

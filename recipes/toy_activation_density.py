@@ -14,14 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
-import tyro
 from matplotlib.figure import Figure
 
 from llmprobe import console
 from llmprobe.observations import ObservationStore
-from llmprobe.report.figures import COLORS, STYLE, save
+from llmprobe.report.figures import COLORS, canvas, save
 from toymodels.executors import Machine
 from toymodels.superposition.config import WIDTHS, preset
 from toymodels.superposition.width_curve import WidthCurve, width_curves
@@ -79,8 +77,7 @@ def table_row(curve: WidthCurve) -> tuple[object, ...]:
 
 def figure(found: Sequence[WidthCurve]) -> Figure:
     """Loss against width for each density, and the exponents."""
-    with mpl.rc_context(STYLE):
-        drawing = Figure(figsize=(8.4, 3.8))
+    with canvas(8.4, 3.8) as drawing:
         left, right = drawing.subplots(1, 2)
         for k, curve in enumerate(found):
             E, fit, color = curve.config.activation_density, curve.whole(), COLORS[k % len(COLORS)]
@@ -95,4 +92,4 @@ def figure(found: Sequence[WidthCurve]) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

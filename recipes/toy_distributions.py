@@ -15,13 +15,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib as mpl
-import tyro
 from matplotlib.figure import Figure
 
 from llmprobe import console
 from llmprobe.observations import ObservationStore
-from llmprobe.report.figures import COLORS, STYLE, save
+from llmprobe.report.figures import COLORS, canvas, save
 from toymodels.executors import Machine
 from toymodels.superposition.config import WIDTHS, preset
 from toymodels.superposition.width_curve import WidthCurve, width_curves
@@ -95,8 +93,7 @@ def table_row(regime: str, law: str, curve: WidthCurve) -> tuple[object, ...]:
 
 def figure(found: Sequence[tuple[tuple[str, str], WidthCurve]]) -> Figure:
     """Loss against width, a panel per regime."""
-    with mpl.rc_context(STYLE):
-        drawing = Figure(figsize=(8.4, 3.8))
+    with canvas(8.4, 3.8) as drawing:
         panels = dict(zip(GAMMAS, drawing.subplots(1, 2), strict=True))
         for (regime, law), curve in found:
             m, fit = curve.column("m"), curve.whole()
@@ -112,4 +109,4 @@ def figure(found: Sequence[tuple[tuple[str, str], WidthCurve]]) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

@@ -18,15 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import tyro
 from matplotlib.figure import Figure
 
 from llmprobe import console
 from llmprobe.cache import atomic
-from llmprobe.report.figures import COLORS, INK, STYLE, save
+from llmprobe.report.figures import COLORS, INK, canvas, save
 from llmprobe.report.published import figure
 from llmprobe.settings import Settings
 from toymodels.superposition.config import WIDTHS
@@ -236,8 +234,7 @@ def draw(points: pd.DataFrame) -> Figure:
         "exponent α_m": points[points["panel"].str.contains("exponent")],
         "represented fraction": points[points["panel"].str.contains("represented")],
     }
-    with mpl.rc_context(STYLE):
-        whole = Figure(figsize=(11.5, 3.9))
+    with canvas(11.5, 3.9) as whole:
         for axes, (name, rows) in zip(whole.subplots(1, 3), panels.items(), strict=True):
             _panel(axes, name, rows)
         return whole
@@ -274,4 +271,4 @@ def runs_of(rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config, description=__doc__))))
+    sys.exit(console.recipe(main, Config))

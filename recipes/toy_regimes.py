@@ -21,7 +21,6 @@ import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import toy_published
-import tyro
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
@@ -270,4 +269,4 @@ def overlap_figure(found: Sequence[WidthCurve]) -> Figure:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

@@ -28,7 +28,6 @@ from typing import Any
 
 import torch
 import transformers
-import tyro
 from ladder_training import Config, checked, cut, folder, prepare, saved_steps, schedule, train, write_text
 
 from llmprobe import console
@@ -171,4 +170,4 @@ def show_fits(rows: list[Observation], offsets: tuple[Offset, ...]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(console.guarded(lambda: main(tyro.cli(Config))))
+    sys.exit(console.recipe(main, Config))

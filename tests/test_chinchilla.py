@@ -14,7 +14,7 @@ import pytest
 from llmprobe.errors import FitError, SourceError
 from recipes import chinchilla
 from recipes.chinchilla import Config, download, main, read
-from recipes.chinchilla_depth import published_losses, width_and_depth
+from recipes.chinchilla_depth import losses_with_layers, width_and_depth
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_without_widths_k_is_the_published_one(table: Path, tmp_path: Path) -> N
 
 
 def test_width_and_depth_of_the_published_losses(shared_data: Path) -> None:
-    frame = published_losses(shared_data / "published" / "fig8b_losses.tsv")
+    frame = losses_with_layers(shared_data / "published" / "fig8b_losses.tsv")
     assert len(frame) == 108
     assert dict(zip(frame["model"], frame["layers"], strict=True))["pythia-1b"] == 16
     alone, both, drawn = width_and_depth(frame, 50, seed=0)
@@ -75,7 +75,7 @@ def test_a_model_without_layers_is_named(tmp_path: Path) -> None:
     path = tmp_path / "losses.tsv"
     path.write_text("family\tmodel\tm\tcorpus\tL\nopt\topt-125m\t768\tc4\t3.0\nmine\tnobody-1b\t768\tc4\t3.0\n")
     with pytest.raises(FitError, match="layers of nobody-1b"):
-        published_losses(path)
+        losses_with_layers(path)
 
 
 def test_download_is_fetched_once_and_checked(table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,11 +38,7 @@ def test_public_names_are_documented(module: ModuleType) -> None:
             assert not generated, f"{module.__name__}.{name} has no docstring of its own"
 
 
-# The two of `llmprobe.overlap` are described where their formulas stand, in the heads of their modules.
-WHOLE = [name for name in llmprobe.__all__ if name not in ("OverlapStatistics", "second_moments")]
-
-
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", llmprobe.__all__)
 def test_exports_say_what_they_take_return_and_raise(name: str) -> None:
     thing = getattr(llmprobe, name)
     entries = set(re.findall(r"^(\w+)$", inspect.getdoc(thing) or "", re.M))
@@ -65,7 +61,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", WHOLE)
+@pytest.mark.parametrize("name", llmprobe.__all__)
 def test_examples_of_the_exports_run(name: str, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny)
     thing = getattr(llmprobe, name)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import tyro
 
 from llmprobe import console
-from llmprobe.measurements import OverlapSettings, family_columns, overlap_result, overlap_work
+from llmprobe.measurements import OverlapSettings, family_columns, overlap_result
 from llmprobe.observations import ObservationStore
 from llmprobe.study import keep
 
@@ -35,22 +35,16 @@ class Overlap(OverlapSettings):
         if not self.sources:
             raise ConfigError("no model was named", fix="try: llmprobe overlap sample:smollm2-135m")
         for source in self.sources:
-            row = self._measure(source)
-            if self.json:
-                console.emit(row)
-            else:
-                _show(row)
-
-    def _measure(self, source: str) -> dict[str, Any]:
-        started = time.perf_counter()
-        matrix = self.read(source)
-        statistics = self.measure(matrix, progress=True)
-        seconds = time.perf_counter() - started
-        if self.store:
-            store, work = ObservationStore(self.store), overlap_work("overlap", source, self)
-            keep(store, overlap_result(work.identities, matrix, statistics, **family_columns(source, self.toml)))
-        read = {key: getattr(matrix, key) for key in ("source", "revision", "tensor", "dtype", "tied", "bytes_read")}
-        return {**read, **asdict(statistics), "seconds": seconds}
+            started = time.perf_counter()
+            matrix = self.read(source)
+            statistics = self.measure(matrix, progress=True)
+            row = {key: getattr(matrix, key) for key in ("source", "revision", "tensor", "dtype", "tied", "bytes_read")}
+            row |= asdict(statistics) | {"seconds": time.perf_counter() - started}
+            if self.store:
+                about = family_columns(source, self.toml)
+                result = overlap_result(self.asked("overlap", source), matrix, statistics, **about)
+                keep(ObservationStore(self.store), result)
+            console.emit(row) if self.json else _show(row)
 
 
 def _show(row: dict[str, Any]) -> None:

@@ -115,10 +115,10 @@ def load_model(source: str, *, dtype: str = "float32", device: str = "auto") -> 
     folder, revision = _folder(parsed)
     spread = {"device_map": "auto"} if place == "cuda" and torch.cuda.device_count() > 1 else {}
     at = {"revision": revision} if revision else {}
-    quiet()
-    config = load_config(source, folder, revision)
-    model = load_whole(source, folder, config, dtype=DTYPES[dtype], **at, **spread)
-    tokenizer = _tokenizer(source, folder, revision)
+    with quiet():
+        config = load_config(source, folder, revision)
+        model = load_whole(source, folder, config, dtype=DTYPES[dtype], **at, **spread)
+        tokenizer = _tokenizer(source, folder, revision)
     if not spread:
         torch.nn.Module.to(model, place)
     return LanguageModel(
@@ -190,7 +190,8 @@ def _converted(gguf: Path) -> Path:
     folder = cache_dir() / "gguf" / f"{gguf.stem}-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
     if not folder.exists():
         log.warning("converting %s once; it loads in a second from then on", gguf.name)
-    return build_once(folder, lambda target: _convert(gguf, target))
+    with quiet():
+        return build_once(folder, lambda target: _convert(gguf, target))
 
 
 def _convert(gguf: Path, target: Path) -> None:
@@ -200,7 +201,6 @@ def _convert(gguf: Path, target: Path) -> None:
             expected="one .gguf file",
             fix="join the parts with llama.cpp's llama-gguf-split --merge",
         )
-    quiet()
     where: dict[str, Any] = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     where["trust_remote_code"] = False
     try:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -142,10 +143,18 @@ def not_a_model(source: str, error: Exception) -> SourceError:
     )
 
 
-def quiet() -> None:
-    """Leave stderr to our own progress and warnings: what loading reports is checked instead."""
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Leave stderr to our own progress and warnings while a model loads: what is reported is checked instead."""
+    level, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def _mends(strays: Iterable[str], checkpoint: Checkpoint | None) -> list[str]:

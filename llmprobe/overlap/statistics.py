@@ -73,31 +73,48 @@ class OverlapStatistics:
 
     Attributes
     ----------
-    n, m
-        Rows and width.
-    method, rows_sampled
-        Whether all pairs were visited or a sample of rows against all, and how many rows.
-    mean_abs_cos, mean_abs_cos_stderr
-        Mean |c| and its standard error, 0 when all pairs were visited.
-    mean_sq_cos, mean_cos
-        Mean c² and mean c, exact.
+    n
+        Rows.
+    m
+        Width.
+    method
+        Whether all pairs were visited or a sample of rows against all.
+    rows_sampled
+        How many rows were visited.
+    mean_abs_cos
+        Mean |c|.
+    mean_abs_cos_stderr
+        Its standard error, 0 when all pairs were visited.
+    mean_sq_cos
+        Mean c², exact.
+    mean_cos
+        Mean c, exact.
     max_abs_cos
         Over the pairs visited: for a sample a lower bound.
     centered
         The same of rows minus the mean row.
-    welch_mean_sq, random_mean_sq
-        Welch's lower bound on mean c², and 1/m, its mean over random directions.
+    welch_mean_sq
+        Welch's lower bound on mean c².
+    random_mean_sq
+        1/m, the mean c² of random directions.
     participation_ratio
         (tr G)²/‖G‖_F² of the unit rows: their effective number of directions.
     norm
         Mean, standard deviation, least and largest of |W_i|.
-    represented_fraction, represented_stderr
-        Share phi of rows that win their own contest (`llmprobe.overlap.regime`), over all rows or over the sampled ones
-        with its binomial error.
+    represented_fraction
+        Share phi of rows that win their own contest (`llmprobe.overlap.regime`), over all rows or the sampled ones.
+    represented_stderr
+        Its binomial error, 0 when all pairs were visited.
     ties
         Rows among them whose contest is a draw up to rounding: near-duplicates, which are not represented.
     superposition
         (phi − m/n)/(1 − m/n), clipped to [0, 1]; NaN where n ≤ m.
+
+    Examples
+    --------
+    >>> found = overlap_statistics(torch.eye(3).repeat(2, 1))  # each direction twice: nobody wins
+    >>> found.represented_fraction, found.ties, round(found.mean_sq_cos, 6)
+    (0.0, 6, 0.2)
     """
 
     n: int
@@ -138,10 +155,20 @@ def second_moments(W: Float[Tensor, "n m"], *, center: bool = False, drop_zero_r
     drop_zero_rows
         Leave out rows of norm zero, which have no direction, instead of refusing them.
 
+    Returns
+    -------
+    See `Moments`; numbers without a unit.
+
     Raises
     ------
     TensorError
         Fewer than two rows, a value that is not finite, or a zero row.
+
+    Examples
+    --------
+    >>> W = torch.tensor([[1.0, 0.0], [-0.5, 0.75**0.5], [-0.5, -(0.75**0.5)]])  # a triangle: Welch's bound
+    >>> round(second_moments(W).mean_sq_cos, 6) == round(welch_mean_sq(3, 2), 6) == 0.25
+    True
     """
     rows = Rows(W, drop_zero_rows=drop_zero_rows)
     return _moments(rows, center)
@@ -172,6 +199,10 @@ def overlap_statistics(
         Leave out rows of norm zero instead of refusing them.
     progress
         Show a progress bar on stderr.
+
+    Returns
+    -------
+    See `OverlapStatistics`.
 
     Raises
     ------

@@ -26,6 +26,7 @@ from llmprobe.names import drawn, printable
 from llmprobe.overlap.regime import STRONG, WEAK
 from llmprobe.report.exponents import QUESTIONS, Exponent, curves
 from llmprobe.report.measured import Matrix
+from llmprobe.report.numbers import plus_minus
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,8 +62,7 @@ STYLE: Any = {
 
 def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: str, title: str, ylabel: str) -> Figure:
     """Log-log curves of one quantity against width m, with the fitted laws drawn through them."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(6.4, 4.2))
+    with canvas(6.4, 4.2) as figure:
         axes = figure.subplots()
         colors = cycle(COLORS)
         fits = {exponent.name: exponent.fit for exponent in found if exponent.quantity == quantity}
@@ -76,7 +76,7 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
                 _points(axes, new, color, marker, f"{name} · {quantity}")
                 label = drawn(name)
                 if result is not None:
-                    label += f": exponent {_pm(result.params['alpha_m'], result.stderr['alpha_m'])}"
+                    label += f": exponent {plus_minus(result.params['alpha_m'], result.stderr['alpha_m'])}"
                 if result is not None:
                     m = np.geomspace(rows["m"].min(), rows["m"].max(), 60)
                     for group in result.data.groups or ("",):
@@ -95,14 +95,13 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
 def forest(found: Sequence[Exponent], quantity: str = "loss vs width") -> Figure:
     """Every exponent of a quantity on one axis, with its 95 % interval; toy, real and published apart by color."""
     rows = [e for e in found if e.quantity == quantity and math.isfinite(e.value)][-MOST_DRAWN:]
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 0.9 + 0.34 * max(1, len(rows))))
+    with canvas(7.2, 0.9 + 0.34 * max(1, len(rows))) as figure:
         axes = figure.subplots()
         for y, row in enumerate(reversed(rows)):
             color = KIND_COLORS[row.kind]
             if all(math.isfinite(limit) for limit in row.ci95):
                 axes.plot(row.ci95, [y, y], color=color, lw=2, solid_capstyle="butt")
-            text = f"{row.name}: {_pm(row.value, row.stderr)}"
+            text = f"{row.name}: {plus_minus(row.value, row.stderr)}"
             axes.plot([row.value], [y], color=color, marker=MARKERS[row.kind], ms=6, gid=_label(text))
         axes.axvline(1, color=INK, lw=0.8, ls=":")
         axes.set_yticks(range(len(rows)), [drawn(row.name) for row in reversed(rows)])
@@ -116,8 +115,7 @@ def forest(found: Sequence[Exponent], quantity: str = "loss vs width") -> Figure
 def dial(matrices: Sequence[Matrix]) -> Figure:
     """Superposition coordinate on one axis: each model, and beside them controls and toys."""
     rows = _dial_rows([m for m in matrices if math.isfinite(m.value("superposition"))])
-    with _drawing(STYLE):
-        figure = Figure(figsize=(6.4, 0.9 + 0.34 * max(3, len(rows))))
+    with canvas(6.4, 0.9 + 0.34 * max(3, len(rows))) as figure:
         axes = figure.subplots()
         axes.axvspan(-0.04, WEAK, color=COLORS[2], alpha=0.12, lw=0)
         axes.axvspan(STRONG, 1.04, color=COLORS[0], alpha=0.12, lw=0)
@@ -149,8 +147,7 @@ def _dial_rows(known: Sequence[Matrix]) -> list[tuple[str, list[Matrix]]]:
 
 def geometry(spread: Distribution, bins: Sequence[FrequencyBin], m: int) -> Figure:
     """Distribution of the cosines beside that of random directions, and overlap by token frequency."""
-    with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(9.6, 3.8))
+    with canvas(9.6, 3.8) as figure:
         left, right = figure.subplots(1, 2)
         width = spread.edges[1] - spread.edges[0]
         centers = (spread.edges[1:] + spread.edges[:-1]) / 2
@@ -195,6 +192,13 @@ def save(figure: Figure, path: str) -> None:
 
 
 @contextmanager
+def canvas(width: float, height: float) -> Iterator[Figure]:
+    """An empty figure of this size in inches, and the project's style while it is drawn."""
+    with _drawing(STYLE):
+        yield Figure(figsize=(width, height))
+
+
+@contextmanager
 def _drawing(style: Any) -> Iterator[None]:
     """A style, and silence about letters of names that the font lacks."""
     with mpl.rc_context(style), warnings.catch_warnings():
@@ -216,7 +220,3 @@ def _points(axes: Axes, rows: pd.DataFrame, color: str, marker: str, what: str) 
 def _label(text: str) -> str:
     """A point's hover label, as an SVG id that `svg` turns into a title."""
     return f"hover-{printable(text).encode().hex()}"
-
-
-def _pm(value: float, error: float) -> str:
-    return f"{value:.2f} ± {error:.2f}" if math.isfinite(error) else f"{value:.2f}"

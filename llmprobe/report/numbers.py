@@ -49,6 +49,11 @@ def row(e: Exponent) -> list[object]:
     return [*start, e.n_points or None, *e.x_range, r2, e.best_curve]
 
 
+def plus_minus(value: float, error: float) -> str:
+    """Value ± standard error; the value alone where the error is not known."""
+    return f"{value:.2f} ± {error:.2f}" if math.isfinite(error) else f"{value:.2f}"
+
+
 def write(path: Path, text: str) -> None:
     """Write a file of text whole or not at all."""
     with atomic(path) as temporary:

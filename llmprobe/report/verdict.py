@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from llmprobe.overlap.regime import RULE
 from llmprobe.report.exponents import Exponent
 from llmprobe.report.measured import Matrix
+from llmprobe.report.numbers import plus_minus
 
 NECESSARY = (
     "Being represented is necessary, not evidence of learning: random rows are, too. What training adds is in the "
@@ -77,7 +78,7 @@ def control_clause(matrices: Sequence[Matrix]) -> str:
 def toy_sentence(widths: Sequence[Exponent]) -> str:
     """What the toys' losses do with width."""
     toys = [e for e in widths if e.kind == "toy"]
-    listed = "; ".join(f"{e.name}: {plus_minus(e)}" for e in toys[:4])
+    listed = "; ".join(f"{e.name}: {plus_minus(e.value, e.stderr)}" for e in toys[:4])
     more = f" and {len(toys) - 4} more" if len(toys) > 4 else ""
     return f"Toy loss falls with width with exponent {listed}{more} (strong predicts 1)." if toys else ""
 
@@ -95,10 +96,11 @@ def real_sentence(widths: Sequence[Exponent], matrices: Sequence[Matrix]) -> str
         away = (toy.value - chosen.value) / error
         gap = f"; the toy with growth differs by {toy.value - chosen.value:+.2f} ± {error:.2f} ({abs(away):.1f} σ)"
     if real:
-        return f"Language models of this run: {'; '.join(f'{e.name} {plus_minus(e)}' for e in real[:4])}{gap}."
+        listed = "; ".join(f"{e.name} {plus_minus(e.value, e.stderr)}" for e in real[:4])
+        return f"Language models of this run: {listed}{gap}."
     if not any(m.kind == "llm" for m in matrices):
         return ""
-    known = f" The published models give {plus_minus(printed)}{gap}." if printed else ""
+    known = f" The published models give {plus_minus(printed.value, printed.stderr)}{gap}." if printed else ""
     return (
         "The width exponent of language models is not identified by this run: it takes several models of different "
         f"width.{known}"
@@ -108,10 +110,3 @@ def real_sentence(widths: Sequence[Exponent], matrices: Sequence[Matrix]) -> str
 def footnote(matrices: Sequence[Matrix]) -> str:
     """The rule of the verdict, and what it cannot show."""
     return f"Rule — {RULE}. {NECESSARY}" if any(m.kind == "llm" for m in matrices) else ""
-
-
-def plus_minus(e: Exponent) -> str:
-    """Value ± standard error, with the 95 % interval where it is not that."""
-    if not math.isfinite(e.stderr):
-        return f"{e.value:.2f}"
-    return f"{e.value:.2f} ± {e.stderr:.2f}"

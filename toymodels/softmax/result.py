@@ -71,8 +71,9 @@ class SoftmaxResult:
             return error
         fall, scatter = (high / low) ** found.exponent, float(np.sqrt(np.mean(found.result.residuals**2)))
         if fall < FALL or scatter > SCATTER:
+            change = f"falls {fall:.2g}-fold" if fall >= 1 else f"rises {1 / fall:.2g}-fold"
             return FitError(
-                f"from τ = {low:.3g} to {high:.3g} the loss falls {fall:.2g}-fold and scatters by {scatter:.0%}",
+                f"from τ = {low:.3g} to {high:.3g} the loss {change} and scatters by {scatter:.0%}",
                 expected=f"{FALL:g}-fold and {SCATTER:.0%}",
             )
         return found
