@@ -52,7 +52,7 @@ class Finder:
         rays = _Rays.of(batch)
         every = np.arange(len(P))
         found = [self._staircase(P, h, rays.computed, every, reach, threshold)]
-        positive = np.flatnonzero(bias > 0)
+        positive = (bias > 0).nonzero()[0]
         if len(positive) and len(rays.member):
             found.append(self._staircase(P, h, rays.member, positive, reach, threshold))
         row, column, value = found[0]
@@ -64,9 +64,9 @@ class Finder:
     def _staircase(
         self, P: Tensor, h: Tensor, rows: np.ndarray, columns: np.ndarray, reach: np.ndarray, threshold: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        rows = rows[np.argsort(reach[rows])]
-        columns = columns[np.argsort(threshold[columns])]
-        widths = np.searchsorted(threshold[columns], reach[rows])  # [rows]: columns that a row may fire
+        rows = rows[reach[rows].argsort()]
+        columns = columns[threshold[columns].argsort()]
+        widths = threshold[columns].searchsorted(reach[rows])  # [rows]: columns that a row may fire
         # index_select copies rows several times faster than indexing does
         h = h.index_select(0, torch.from_numpy(rows))  # [rows, m + 1]
         P = P.index_select(0, torch.from_numpy(columns)).T  # [m + 1, columns]
@@ -93,7 +93,7 @@ class Finder:
         flat = self._outputs[:size]  # [rows · width], a block of outputs laid out flat
         torch.mm(h, PT, out=flat.view(h.shape[0], -1))  # [rows, width]
         values = flat.numpy()
-        place = np.flatnonzero(np.greater(values, 0, out=self._above[:size]))  # [firing]
+        place = np.greater(values, 0, out=self._above[:size]).nonzero()[0]  # [firing]
         return place, values[place]
 
 
@@ -115,23 +115,23 @@ class _Rays:
     def of(cls, batch: Batch) -> _Rays:
         begin, unit, value = batch.slot_start.numpy(), batch.unit.numpy(), batch.value.numpy()  # [slots], [events] × 2
         slots = len(begin)
-        sizes = np.diff(begin, append=len(unit))  # [slots]: active features of each
-        single = np.flatnonzero(sizes == 1)  # [singles]
+        sizes = _gaps(begin, len(unit))  # [slots]: active features of each
+        single = (sizes == 1).nonzero()[0]  # [singles]
         amplitude, feature = value[begin[single]], unit[begin[single]]  # [singles] each
         # longest first within each feature: a stable sort by feature after one by falling amplitude
-        order = np.argsort(-amplitude)
+        order = (-amplitude).argsort()
         order = order[stable_order(feature[order], int(unit.max(initial=0)) + 1)]
         slot, amplitude, feature = single[order], amplitude[order], feature[order]  # [singles] each
         leads = np.ones(len(slot), dtype=bool)
         leads[1:] = feature[1:] != feature[:-1]
-        leader = np.flatnonzero(leads)  # [rays]
-        length = np.diff(leader, append=len(slot)) - 1  # [rays]: members beside the leader
+        leader = leads.nonzero()[0]  # [rays]
+        length = _gaps(leader, len(slot)) - 1  # [rays]: members beside the leader
         member = ~leads  # [singles]
-        longest = np.repeat(amplitude[leader], length)  # [members]
+        longest = amplitude[leader].repeat(length)  # [members]
         ratio = np.divide(amplitude[member], longest, out=np.zeros_like(longest), where=longest > 0)  # [members]
         start, count = np.zeros(slots, dtype=np.int64), np.zeros(slots, dtype=np.int64)  # [slots] each
         start[slot[leader]], count[slot[leader]] = leader - np.arange(len(leader)), length
-        computed = np.concatenate([np.flatnonzero(sizes > 1), slot[leader]])  # [several + rays]
+        computed = np.concatenate([(sizes > 1).nonzero()[0], slot[leader]])  # [several + rays]
         return cls(computed, slot[member], ratio, start, count)
 
     def followers(
@@ -141,17 +141,25 @@ class _Rays:
         led = (self.count[row] > 0) & (bias[column] <= 0)  # [firing]
         row, column, value = row[led], column[led], value[led]  # [led] each
         count = self.count[row]  # [led]
-        ends = np.cumsum(count)
-        index = np.arange(ends[-1] if len(ends) else 0) + np.repeat(self.start[row] - (ends - count), count)
+        ends = count.cumsum()
+        index = np.arange(ends[-1] if len(ends) else 0) + (self.start[row] - (ends - count)).repeat(count)
         offset = bias[column]  # [led]
-        z = self.ratio[index] * np.repeat(value - offset, count) + np.repeat(offset, count)  # [followers]
-        fires = np.flatnonzero(z > 0)
-        return self.member[index[fires]], np.repeat(column, count)[fires], z[fires]
+        z = self.ratio[index] * (value - offset).repeat(count) + offset.repeat(count)  # [followers]
+        fires = (z > 0).nonzero()[0]
+        return self.member[index[fires]], column.repeat(count)[fires], z[fires]
 
 
 def stable_order(index: Int[np.ndarray, " entries"], count: int) -> Int[np.ndarray, " entries"]:
     """Order that sorts integers below `count`, equal ones kept as they stand; 16 bits sort by counting."""
-    return np.argsort(index.astype(np.uint16) if count <= 2**16 else index, kind="stable")
+    return (index.astype(np.uint16) if count <= 2**16 else index).argsort(kind="stable")
+
+
+def _gaps(start: np.ndarray, end: int) -> np.ndarray:
+    """How far each of some ascending places lies from the next, the last from `end`."""
+    gaps = np.empty_like(start)
+    np.subtract(start[1:], start[:-1], out=gaps[:-1])
+    gaps[-1:] = end - start[-1:]
+    return gaps
 
 
 def _bounds(h: Tensor, P: Tensor) -> tuple[np.ndarray, np.ndarray]:
