@@ -37,7 +37,7 @@ TEXTS = (
     '"\\ud800"', '"__metadata__"', "[8,8,0]", '"data_offsets"', "[0,256]", "Infinity", '"a":1,"a":2', "\\u0000",
 )  # fmt: skip
 SECONDS, BYTES = 10.0, 2 << 30  # what one file may take
-FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+UNDERSTATED = "does not match expected size"  # torch's word on a record longer than the pickle says at first
 
 
 @dataclass
@@ -135,18 +135,20 @@ def harmed_header(data: bytes, dice: random.Random) -> bytes:
 
 
 def harmed_zip(data: bytes, dice: random.Random) -> bytes:
-    """A torch zip that is a zip still: a member's bytes are harmed, or it is twice there, or missing, or compressed."""
+    """A torch zip that is a zip still: a member is harmed, twice there, missing, compressed, or another."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as old, zipfile.ZipFile(buffer, "w") as new:
         members = old.infolist()
         chosen = dice.choice(members)
-        how = dice.randrange(4)
+        how = dice.randrange(5)
         for member in members:
             content = old.read(member)
             if member is chosen and how == 0:
                 continue
             if member is chosen and how == 1 and content:
                 content = harmed(content, dice)
+            if member is chosen and how == 4:
+                content = dice.choice((b"", b"0", b"big", b"little", bytes(len(content))))
             kind = zipfile.ZIP_DEFLATED if member is chosen and how == 2 else zipfile.ZIP_STORED
             new.writestr(zipfile.ZipInfo(member.filename), content, compress_type=kind)
             if member is chosen and how == 3:
@@ -216,7 +218,7 @@ def tried(path: Path, kind: str, found: Found, unharmed: dict[str, torch.Tensor]
         try:
             theirs = reference(path)
         except Exception as error:
-            if whole:
+            if whole and UNDERSTATED not in str(error):
                 found.wrong.append(f"read what the reference reader refuses: {error!r}")
                 return
             theirs = unharmed

@@ -211,6 +211,18 @@ def test_a_zip_whose_last_records_contradict_its_directory_is_refused(tmp_path: 
             read_unembedding(str(path))
 
 
+@pytest.mark.parametrize("order", ["big", "", "middle"])
+def test_another_byte_order_is_refused(order: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "m.bin", tmp_path / "other.bin"
+    torch.save({"lm_head.weight": W}, path)
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(other, "w") as copy:
+        for member in archive.infolist():
+            content = order.encode() if member.filename.endswith("byteorder") else archive.read(member)
+            copy.writestr(zipfile.ZipInfo(member.filename), content)
+    with pytest.raises(SourceError, match="byte order"):
+        read_unembedding(str(other))
+
+
 ODD = (
     "[1]", "null", "{", '{"crc": "x"}', "[" * 100_000, '{"study": 3}', '{"provenance": null}', "\ud83d",
     '{"value": "1"}',

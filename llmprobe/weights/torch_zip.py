@@ -26,6 +26,8 @@ END64 = struct.Struct("<4sQ2H2L4Q4sLQL")  # and the two that a large one has bef
 CHUNK = 64 << 10
 MEMBERS = 100_000  # of a zip: more than any model has tensors
 PICKLE_BYTES = 16 << 20  # a hundred times what the tables of the largest models take
+FLAGS = 0x808  # of a member: names in UTF-8, lengths after the data
+FOLDER = 0x10  # attribute of a member that is one, whose bytes torch does not read
 UNCHECKED = 0  # what stands for a checksum where torch was told not to make any
 
 
@@ -133,6 +135,10 @@ class TorchZipFile:
             raise SourceError(
                 f"{self.source.name} is a compressed or split zip", expected="a zip written by torch.save"
             )
+        if any(member.flag_bits & ~FLAGS or member.external_attr & FOLDER for member in members):
+            raise SourceError(
+                f"{self.source.name} holds folders or encrypted members", expected="a zip written by torch.save"
+            )
         if len({member.filename for member in members}) < len(members):
             raise SourceError(f"{self.source.name} holds two members of one name", fix="do not trust this file")
         if sum(m.file_size for m in members if "/data/" not in m.filename) > PICKLE_BYTES:
@@ -198,6 +204,8 @@ def _skeleton(
                 content.decode("utf-8")
             if record == ".storage_alignment" and not content.strip().isdigit():
                 raise zipfile.BadZipFile(f"its alignment is {content[:20]!r}")
+            if record == "byteorder" and content != b"little":  # torch would turn storages around, empty ones too
+                raise zipfile.BadZipFile(f"its byte order is {content[:20]!r}")
             if record.startswith("."):  # alignment hints would make torch guess offsets instead of reading ours
                 continue
             empty = zipfile.ZipInfo(f"{folder}/{record}")
