@@ -69,6 +69,9 @@ def _heed(number: int, frame: FrameType | None) -> None:
     global _first, _raised
     if _first is None:
         _first = Interrupted(number)
+        if not threading.main_thread().is_alive():  # the interpreter is ending, and raises into nobody's hands
+            tell(_first)
+            os._exit(_first.status)
         threading.Thread(target=_see_to_it, args=(_first,), daemon=True).start()
     if not _raised and not _importing(frame):
         _raised = True
