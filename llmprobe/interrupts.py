@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SECONDS = 8.0  # from the signal to the end at the latest
@@ -95,7 +95,8 @@ def tell(ending: Interrupted) -> None:
     if not _said:
         _said = True
         start = "\n" if os.isatty(2) else ""  # the terminal's ^C stands on this line
-        os.write(2, f"{start}{ending.line()}\n".encode())
+        with suppress(OSError):  # the terminal may be what went away
+            os.write(2, f"{start}{ending.line()}\n".encode())
 
 
 def _importing(frame: FrameType | None) -> bool:

@@ -40,7 +40,7 @@ class Inputs:
         W = np.random.default_rng(0).normal(size=(48 << 10, 256)).astype(np.float32)  # 48 MiB: six pieces
         (folder / "slow").mkdir()
         save_file({"lm_head.weight": W}, folder / "slow" / "model.safetensors")
-        hub.add("me/slow", folder / "slow", pause=0.3)
+        hub.add("me/slow", folder / "slow", pause=1.0)
         narrow, wide = str(folder / "m16"), str(folder / "m32")
         families = {"losses": (narrow, wide), "conversions": ("sample:smollm2-135m",), "transfers": ("me/slow",)}
         for name, members in families.items():

@@ -23,12 +23,17 @@ MATRIX = [
     for target in targets
 ]  # fmt: skip
 Undisturbed = Callable[[str], dict[str, object]]
-LATE = """
-import atexit, sys, time
+AT_WORK = """
+import sys, time
 from llmprobe import console
-atexit.register(lambda: (print("leaving", flush=True), time.sleep(30)))
-sys.exit(console.guarded(lambda: 0))
+def work():
+    print("ready", flush=True)
+    time.sleep(30)
 """
+WORKING, LEAVING = (
+    "sys.exit(console.guarded(work))",
+    "import atexit; atexit.register(work); sys.exit(console.guarded(lambda: 0))",
+)
 IN_SUITE = {("sweep", "TERM", "parent"), ("loss", "INT", "parent")}
 
 
@@ -79,10 +84,16 @@ def test_a_signal_while_modules_are_imported(delay: float, inputs: Inputs, tmp_p
     assert time.monotonic() - began < 10
 
 
-def test_a_signal_while_the_interpreter_ends() -> None:
-    process = subprocess.Popen([sys.executable, "-c", LATE], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "leaving\n"
-    process.terminate()
-    _, errors = process.communicate(timeout=20)
-    assert (process.returncode, errors.count("\n")) == (143, 1), errors
+@pytest.mark.parametrize("ending", [WORKING, LEAVING])
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_signal_while_the_interpreter_ends_or_nobody_listens(ending: str, seen: bool) -> None:
+    command = [sys.executable, "-c", AT_WORK + ending]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        if not seen:
+            process.stderr.close()
+        process.terminate()
+        assert process.wait(timeout=20) == 143
+        assert not seen or process.stderr.read().count("\n") == 1
