@@ -22,7 +22,7 @@ test: install
 
 # Commands killed at every stage, and readers against harmed files: minutes, so apart from the suite.
 kill: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m kill tests/test_kill_matrix.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m '' tests/test_kill_matrix.py
 
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/fuzzing.py 20

@@ -86,7 +86,7 @@ def write_whole(path: Path, *parts: bytes | memoryview, fix: str = CACHE_SPACE) 
 
 
 @contextmanager
-def claimed(folder: Path, name: str, suffix: str = "", *, what: str = "") -> Iterator[Path]:
+def claimed(folder: Path, name: str, suffix: str = "", *, what: str = "", fix: str = CACHE_SPACE) -> Iterator[Path]:
     """A path that is this process's alone for the length of the block.
 
     It is ``folder/name+suffix`` where nobody holds that, else ``name-1``, ``name-2``, ...; places that exist come
@@ -97,7 +97,7 @@ def claimed(folder: Path, name: str, suffix: str = "", *, what: str = "") -> Ite
     StoreError
         The folder cannot be written.
     """
-    with written(f"{what}{folder}", fix=CACHE_SPACE):
+    with written(f"{what}{folder}", fix=fix):
         folder.mkdir(parents=True, exist_ok=True)
         there = places(folder, name, suffix)
         free = (_place(folder, name, suffix, k) for k in range(len(there) + 64))

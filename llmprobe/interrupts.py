@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 SECONDS = 8.0  # from the signal to the end at the latest
@@ -69,6 +69,9 @@ def _heed(number: int, frame: FrameType | None) -> None:
     global _first, _raised
     if _first is None:
         _first = Interrupted(number)
+        if not threading.main_thread().is_alive():  # the interpreter is ending, and raises into nobody's hands
+            tell(_first)
+            os._exit(_first.status)
         threading.Thread(target=_see_to_it, args=(_first,), daemon=True).start()
     if not _raised and not _importing(frame):
         _raised = True
@@ -92,7 +95,8 @@ def tell(ending: Interrupted) -> None:
     if not _said:
         _said = True
         start = "\n" if os.isatty(2) else ""  # the terminal's ^C stands on this line
-        os.write(2, f"{start}{ending.line()}\n".encode())
+        with suppress(OSError):  # the terminal may be what went away
+            os.write(2, f"{start}{ending.line()}\n".encode())
 
 
 def _importing(frame: FrameType | None) -> bool:

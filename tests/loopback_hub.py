@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -25,7 +26,7 @@ LARGE = 4096  # served through the redirect
 class Repo:
     """Files of one repository; `faults` names what goes wrong, and how often where that is a number.
 
-    `commits` holds the files of commits that differ from the rest.
+    `commits` holds the files of commits that differ from the rest; `pause` is the wait before a long range, in seconds.
     """
 
     files: dict[str, bytes]
@@ -33,6 +34,7 @@ class Repo:
     gated: bool = False
     faults: Counter[str] = field(default_factory=Counter)
     commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    pause: float = 0.0
 
     def take(self, fault: str) -> bool:
         """Whether the fault strikes now; it is used up by that."""
@@ -49,6 +51,7 @@ class LoopbackHub:
         self.repos: dict[str, Repo] = {}
         self.sent = 0
         self.paths: list[str] = []
+        self.ranges: Counter[tuple[int, int]] = Counter()  # first and last byte, as asked for
         self.tokens: set[str] = set()
         hub = self
 
@@ -79,6 +82,7 @@ class LoopbackHub:
         self.repos[name] = Repo(files, **options)  # type: ignore[arg-type]
         self.sent = 0
         self.paths.clear()
+        self.ranges.clear()
         return self.repos[name]
 
     def answer(self, request: BaseHTTPRequestHandler, *, body: bool) -> None:
@@ -164,6 +168,9 @@ class LoopbackHub:
             self._send(request, 200, content, facts)
             return
         first, last = int(wanted[1]), min(int(wanted[2]), len(content) - 1)
+        self.ranges[first, last] += 1
+        if last - first > LARGE:
+            time.sleep(repo.pause)
         part = content[first : last + 1]
         if repo.take("wrong length"):
             part = part[:-1]

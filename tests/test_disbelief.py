@@ -23,6 +23,7 @@ from llmprobe.weights import deadline, patience, ranged_download
 from llmprobe.weights import hub as hub_module
 from llmprobe.weights.fingerprint import fingerprint
 from llmprobe.weights.tensor_cache import file_name
+from llmprobe.weights.torch_zip import END, END64
 from llmprobe.weights.unembedding import read_unembedding
 
 W = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
@@ -195,6 +196,31 @@ def test_pickles_that_ask_for_memory_are_one_line(tmp_path: Path) -> None:
         archive.writestr("m/version", "3\n")
     with pytest.raises(ProbeError):
         read_unembedding(str(path))
+
+
+def test_a_zip_whose_last_records_contradict_its_directory_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "m.bin"
+    torch.save({"lm_head.weight": W}, path)
+    whole = path.read_bytes()
+    assert torch.equal(read_unembedding(str(path)).W, W)
+    start = len(whole) - END64.size - END.size
+    versions = range(start + 12, start + 16)  # of who wrote it
+    for at in set(range(start, len(whole))) - set(versions):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 16]) + whole[at + 1 :])
+        with pytest.raises(SourceError):
+            read_unembedding(str(path))
+
+
+@pytest.mark.parametrize("order", ["big", "", "middle"])
+def test_another_byte_order_is_refused(order: str, tmp_path: Path) -> None:
+    path, other = tmp_path / "m.bin", tmp_path / "other.bin"
+    torch.save({"lm_head.weight": W}, path)
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(other, "w") as copy:
+        for member in archive.infolist():
+            content = order.encode() if member.filename.endswith("byteorder") else archive.read(member)
+            copy.writestr(zipfile.ZipInfo(member.filename), content)
+    with pytest.raises(SourceError, match="byte order"):
+        read_unembedding(str(other))
 
 
 ODD = (

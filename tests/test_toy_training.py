@@ -144,7 +144,7 @@ def test_a_foreign_or_damaged_checkpoint_is_refused(tmp_path) -> None:
 def test_a_checkpoint_that_cannot_be_written_is_one_clear_error(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(training, "CHECKPOINT_SECONDS", 0.0)
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot write checkpoint"):
+    with pytest.raises(StoreError, match=r"cannot write checkpoint .* another folder"):
         train(dataclasses.replace(TINY, steps=600), device="cpu", checkpoint=tmp_path / "file" / "run.safetensors")
 
 

@@ -11,6 +11,8 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any
 
+from tqdm import tqdm
+
 from llmprobe.interrupts import withheld
 
 
@@ -68,6 +70,7 @@ def report(steps: int) -> None:
 def _start_worker(steps: Any, leash: Connection) -> None:
     global _steps
     _steps = steps
+    tqdm.set_lock(threading.RLock())  # its own is a semaphore, which a worker that is ended would leave behind
     threading.Thread(target=_follow, args=(leash,), daemon=True).start()
 
 

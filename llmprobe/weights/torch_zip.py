@@ -21,11 +21,13 @@ from llmprobe.weights.byte_source import ByteSource
 from llmprobe.weights.tensor import StoredTensor
 
 LOCAL_HEADER = struct.Struct("<4s2B4HL2L2H")  # of a zip member; its last two fields are the lengths that follow
-END = 22  # bytes of a zip's last record
-END64 = 76  # and of what a large one has before it
+END = struct.Struct("<4s4H2LH")  # a zip's last record
+END64 = struct.Struct("<4sQ2H2L4Q4sLQL")  # and the two that a large one has before it
 CHUNK = 64 << 10
 MEMBERS = 100_000  # of a zip: more than any model has tensors
 PICKLE_BYTES = 16 << 20  # a hundred times what the tables of the largest models take
+FLAGS = 0x808  # of a member: names in UTF-8, lengths after the data
+FOLDER = 0x10  # attribute of a member that is one, whose bytes torch does not read
 UNCHECKED = 0  # what stands for a checksum where torch was told not to make any
 
 
@@ -87,10 +89,7 @@ class TorchZipFile:
             with zipfile.ZipFile(_Seekable(self.source)) as archive:
                 members = archive.infolist()
                 self._check(members)
-                if archive.comment or self.source.read(self.source.size - END, 4) != b"PK\5\6":
-                    raise zipfile.BadZipFile("there are bytes after its directory")
-                if self.source.size - END - archive.start_dir - sum(_entry_size(m) for m in members) not in (0, END64):
-                    raise zipfile.BadZipFile("its directory is not as long as it says")
+                _check_end(self.source, archive.start_dir, members)
                 skeleton, records = _skeleton(archive, members)
         except ProbeError:
             raise
@@ -136,6 +135,10 @@ class TorchZipFile:
             raise SourceError(
                 f"{self.source.name} is a compressed or split zip", expected="a zip written by torch.save"
             )
+        if any(member.flag_bits & ~FLAGS or member.external_attr & FOLDER for member in members):
+            raise SourceError(
+                f"{self.source.name} holds folders or encrypted members", expected="a zip written by torch.save"
+            )
         if len({member.filename for member in members}) < len(members):
             raise SourceError(f"{self.source.name} holds two members of one name", fix="do not trust this file")
         if sum(m.file_size for m in members if "/data/" not in m.filename) > PICKLE_BYTES:
@@ -160,6 +163,25 @@ class TorchZipFile:
             )
 
 
+def _check_end(source: ByteSource, start: int, members: list[zipfile.ZipInfo]) -> None:
+    """Refuse a zip whose last records say anything but what lies before them: readers differ in which they believe."""
+    count, size = len(members), sum(_entry_size(member) for member in members)
+    after = start + size
+    large = source.size - END.size - after == END64.size
+    if not large and source.size - END.size != after:
+        raise zipfile.BadZipFile("its directory is not as long as it says")
+    mark, *numbers = END.unpack(source.read(source.size - END.size, END.size))
+    true = [0, 0, count, count, size, start, 0]
+    full = [2 ** (8 * length) - 1 for length in (2, 2, 2, 2, 4, 4)]  # "see the records before"
+    said = [b if large and a == most else a for a, b, most in zip(numbers, true, [*full, None], strict=True)]
+    if mark != b"PK\5\6" or said != true:
+        raise zipfile.BadZipFile("its last record contradicts its directory")
+    if large:
+        mark, length, _, _, *rest = END64.unpack(source.read(after, END64.size))
+        if [mark, length, *rest] != [b"PK\6\6", 44, 0, 0, count, count, size, start, b"PK\6\7", 0, after, 1]:
+            raise zipfile.BadZipFile("its last records contradict its directory")
+
+
 def _entry_size(member: zipfile.ZipInfo) -> int:
     """Bytes of a member in the zip's directory."""
     name = member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
@@ -182,6 +204,8 @@ def _skeleton(
                 content.decode("utf-8")
             if record == ".storage_alignment" and not content.strip().isdigit():
                 raise zipfile.BadZipFile(f"its alignment is {content[:20]!r}")
+            if record == "byteorder" and content != b"little":  # torch would turn storages around, empty ones too
+                raise zipfile.BadZipFile(f"its byte order is {content[:20]!r}")
             if record.startswith("."):  # alignment hints would make torch guess offsets instead of reading ours
                 continue
             empty = zipfile.ZipInfo(f"{folder}/{record}")

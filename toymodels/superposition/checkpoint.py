@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from llmprobe.cache import atomic, claimed, forget
+from llmprobe.cache import SPACE, atomic, claimed, forget
 from llmprobe.errors import StoreError
 
 RESUMES = "free some space; the run resumes from the checkpoint before"
@@ -73,7 +73,7 @@ def own_checkpoint(path: Path | None) -> Iterator[Path | None]:
     if path is None:
         yield None
         return
-    with claimed(path.parent, path.stem, path.suffix, what="checkpoint ") as own:
+    with claimed(path.parent, path.stem, path.suffix, what="checkpoint ", fix=SPACE) as own:
         yield own
 
 
