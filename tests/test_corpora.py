@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import sys
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from loopback_hub import LoopbackHub
 from llmprobe.cli import main
 from llmprobe.errors import ConfigError, CorpusError
 from llmprobe.loss.corpus import open_corpus
-from llmprobe.loss.hub_corpora import load_corpora
+from llmprobe.loss.hub_corpora import NamedCorpus, load_corpora, stream
 
 ROWS = ["", " = One = \n", "", " a b \n", " = = Early = = \n", " c \n", " = Two = \n", " d = e \n"]
 
@@ -104,3 +105,9 @@ def test_bad_tables_and_data_sets_are_named(tmp_path: Path, hub: LoopbackHub) ->
         list(open_corpus("mine", table(tmp_path, "[mine]\nid = 'me/words'\nsplit = 'other'")))
     with pytest.raises(CorpusError, match="expected stdlib, stdlib-sources, wikitext, c4, pile"):
         open_corpus("nothing")
+
+
+def test_pyarrow_that_refuses_this_numpy_is_an_error_of_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(CorpusError, match="a pyarrow made for this one"):
+        next(stream(NamedCorpus(name="mine", id="me/texts"), ""))

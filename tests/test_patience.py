@@ -7,18 +7,18 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import httpx2
 import pytest
 from huggingface_hub.errors import HfHubHTTPError
 
 from llmprobe.errors import SourceError
 from llmprobe.weights import patience
+from llmprobe.weights.http_client import httpx
 from llmprobe.weights.patience import asked_pause, patiently
 
 
-def answer(status: int = 429, **headers: str) -> httpx2.Response:
+def answer(status: int = 429, **headers: str) -> httpx.Response:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx2.Response(status, headers=named, request=httpx2.Request("GET", "http://127.0.0.1/x"))
+    return httpx.Response(status, headers=named, request=httpx.Request("GET", "http://127.0.0.1/x"))
 
 
 def failing(times: int, error: Exception) -> Callable[[], int]:
@@ -62,9 +62,9 @@ def test_a_wait_beyond_the_limit_is_an_error_at_once(pauses: list[float]) -> Non
 def test_what_another_try_would_not_mend_is_raised(pauses: list[float]) -> None:
     with pytest.raises(HfHubHTTPError):
         patiently("me/m", 5.0, failing(1, HfHubHTTPError("gone", response=answer(404))))
-    with pytest.raises(httpx2.ConnectError):
-        patiently("me/m", 5.0, failing(1, httpx2.ConnectError("no route")), broken=False)
-    assert patiently("me/m", 5.0, failing(1, httpx2.ConnectError("no route"))) == 7
+    with pytest.raises(httpx.ConnectError):
+        patiently("me/m", 5.0, failing(1, httpx.ConnectError("no route")), broken=False)
+    assert patiently("me/m", 5.0, failing(1, httpx.ConnectError("no route"))) == 7
     assert pauses == [0.5]
 
 

@@ -236,7 +236,8 @@ def _whole(result: FitResult, kind: Kind, cluster: ArrayLike | None) -> tuple[np
         return members, np.zeros(size, dtype=int)
     groups = np.unique(result.data.group, return_inverse=True)[1]
     # clusters that share a group, directly or through others, may stand in for each other
-    links = coo_array((np.ones(len(groups)), (members, size + groups)), shape=2 * (size + int(groups.max()) + 1,))
+    ends = np.array([members, size + groups], dtype=np.int32)  # of wider integers, scipy 1.11 joins nothing
+    links = coo_array((np.ones(len(groups)), tuple(ends)), shape=2 * (size + int(groups.max()) + 1,))
     return members, connected_components(links, directed=False)[1][:size]
 
 

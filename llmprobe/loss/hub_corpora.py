@@ -97,7 +97,13 @@ def stream(corpus: NamedCorpus, commit: str) -> Iterator[tuple[str, str]]:
     CorpusError
         The corpus cannot be read, or has no such part or column.
     """
-    from datasets import load_dataset
+    try:
+        from datasets import load_dataset
+    except ImportError as error:  # a pyarrow newer than numpy 1 is installed beside it without complaint
+        raise CorpusError(
+            f"data sets cannot be read: {first_line(error)}",
+            fix="install a newer numpy, or a pyarrow made for this one",
+        ) from error
 
     folder = Path(corpus.id).expanduser()
     where = str(folder) if folder.is_dir() else corpus.id
@@ -137,12 +143,13 @@ def _joined(rows: Iterable[str], begins: re.Pattern[str]) -> Iterator[str]:
 
 def _trouble() -> tuple[type[Exception], ...]:
     """What the readers raise when a data set is missing, damaged or out of reach."""
-    import httpx2
     import pyarrow as pa
     from datasets.exceptions import DatasetsError
     from huggingface_hub.errors import HfHubHTTPError
 
-    return (OSError, ValueError, RuntimeError, pa.ArrowException, httpx2.HTTPError, HfHubHTTPError, DatasetsError)
+    from llmprobe.weights.http_client import httpx
+
+    return (OSError, ValueError, RuntimeError, pa.ArrowException, httpx.HTTPError, HfHubHTTPError, DatasetsError)
 
 
 def _unreadable(corpus: NamedCorpus, error: Exception) -> CorpusError:

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    GgufConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -36,6 +36,10 @@ from llmprobe.weights.source import Source, parse_source
 
 log = logging.getLogger(__name__)
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+# Has a GGUF file read into plain weights; before 5.17, transformers knew no other way to read one.
+PLAIN: dict[str, Any] = (
+    {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
+)
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ def _convert(gguf: Path, target: Path) -> None:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             **where,
             dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
+            **PLAIN,
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(**where)

@@ -7,7 +7,7 @@ which rows are represented: row i wins if d_i² > max_{j≠i} (W_i − μ)·(W_j
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -195,5 +195,5 @@ def _patch_faint(data: Rows, tile: Tensor, ids: Tensor, columns: slice) -> None:
         tile[:, rows] = data.unit(ids, center=False) @ data.unit(rows + columns.start, center=False).T
 
 
-def _bar(items: range, progress: bool, what: str) -> tqdm[int]:
+def _bar(items: range, progress: bool, what: str) -> Iterable[int]:
     return tqdm(items, desc=what, unit="panel", disable=not progress, leave=False)

@@ -25,7 +25,10 @@ class _ReachedHead(Exception):  # noqa: N818 - a signal, not an error
 def final_norm(architecture: Architecture) -> tuple[str, nn.Module] | None:
     """Name and module of the norm whose output is the head's input; None where that cannot be shown."""
     mask = torch.ones(1, 1, TOKENS, TOKENS, dtype=torch.bool, device="meta")  # without one, some look into its values
-    for dtype, given in ((torch.bfloat16, mask), (torch.bfloat16, None), (torch.float32, None)):
+    masked = {"attention_mask": mask}
+    # Before transformers 5.20, OPT counts positions in the mask, which must have two dimensions then, or gets them.
+    placed = masked | {"position_ids": torch.arange(TOKENS, device="meta")[None]}
+    for dtype, given in ((torch.bfloat16, masked), (torch.bfloat16, {}), (torch.float32, {}), (torch.bfloat16, placed)):
         try:
             torch.nn.Module.to(architecture.model, dtype)
             calls = _calls_before_head(architecture.model, given)
@@ -69,7 +72,7 @@ def _same(given: Tensor, output: Tensor) -> bool:
     return root is (output if output._base is None else output._base)
 
 
-def _calls_before_head(model: PreTrainedModel, mask: Tensor | None) -> list[tuple[str, nn.Module, Any]]:
+def _calls_before_head(model: PreTrainedModel, given: dict[str, Tensor]) -> list[tuple[str, nn.Module, Any]]:
     """Modules in the order they were run, with what each gave; the last is the head with what it was given."""
     calls: list[tuple[str, nn.Module, Any]] = []
 
@@ -85,7 +88,7 @@ def _calls_before_head(model: PreTrainedModel, mask: Tensor | None) -> list[tupl
     ids = torch.zeros(1, TOKENS, dtype=torch.long, device="meta")
     try:
         with torch.no_grad():
-            model(input_ids=ids, use_cache=False, **({} if mask is None else {"attention_mask": mask}))
+            model(input_ids=ids, use_cache=False, **given)
     except _ReachedHead:
         return calls
     finally:

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import httpx2
 from huggingface_hub import (
     HfApi,
     get_hf_file_metadata,
@@ -38,6 +37,7 @@ from llmprobe.errors import SourceError
 from llmprobe.weights.byte_source import ByteSource, LocalFile, LocalTree, buffer, check_range
 from llmprobe.weights.checkpoint import TreeCheckpoint
 from llmprobe.weights.deadline import ANSWER_SECONDS, SLOWEST
+from llmprobe.weights.http_client import httpx
 from llmprobe.weights.patience import patiently
 from llmprobe.weights.ranged_download import fetch_pieces
 from llmprobe.weights.tensor import StoredTensor
@@ -102,7 +102,7 @@ class HubFile:
             given = response.headers.get("Content-Range", f"bytes {span}/{self.size}")
             self._check_unchanged(response.headers.get("ETag", ""), given.rpartition("/")[2])
         if len(data) != length or not given.startswith(f"bytes {span}/"):
-            raise httpx2.ReadError(f"{len(data)} bytes ({given}) came for bytes {span}")
+            raise httpx.ReadError(f"{len(data)} bytes ({given}) came for bytes {span}")
         return data
 
     def _check_unchanged(self, tag: str, size: str) -> None:
@@ -117,7 +117,7 @@ class HubFile:
             )
 
 
-def _front(response: httpx2.Response, limit: int) -> bytes:
+def _front(response: httpx.Response, limit: int) -> bytes:
     """The body of an answer, `limit` bytes of it at most."""
     data = bytearray()
     for chunk in response.iter_raw():
@@ -264,7 +264,7 @@ def explained(repo: str, revision: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no"
         raise SourceError(f"the Hub answers {repo} with status {status}", fix="try again later") from error
-    except httpx2.TransportError as error:
+    except httpx.TransportError as error:
         raise OutOfReachError(f"the Hub cannot be reached for {repo}: {error}", fix="check the connection") from error
 
 

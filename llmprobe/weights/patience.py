@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-import httpx2
 from huggingface_hub.errors import HfHubHTTPError
 
 from llmprobe.errors import SourceError
 from llmprobe.weights.deadline import within
+from llmprobe.weights.http_client import httpx
 
 log = logging.getLogger(__name__)
 TRIES = 6
@@ -40,7 +40,7 @@ def patiently(what: str, seconds: float, ask: Callable[[], Answer], *, broken: b
     ------
     SourceError
         No answer in time or in `TRIES` tries, or the server asks for a wait of more than `LONGEST` seconds.
-    HfHubHTTPError, httpx2.TransportError
+    HfHubHTTPError, httpx.TransportError
         An answer or a failure that another try would not mend.
     """
     problem = ""
@@ -48,7 +48,7 @@ def patiently(what: str, seconds: float, ask: Callable[[], Answer], *, broken: b
         pause = WAIT * 2**attempt
         try:
             return within(seconds, what, ask)
-        except httpx2.TransportError as error:
+        except httpx.TransportError as error:
             if not broken:
                 raise
             problem = f"{type(error).__name__} {error}".strip()
@@ -73,7 +73,7 @@ def patiently(what: str, seconds: float, ask: Callable[[], Answer], *, broken: b
     )
 
 
-def asked_pause(response: httpx2.Response) -> float:
+def asked_pause(response: httpx.Response) -> float:
     """Seconds that an answer asks to be left alone (``Retry-After``, or ``t=`` of ``RateLimit``); 0 if it does not."""
     given = response.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", given):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -107,7 +107,7 @@ def descend(
     until: float | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    bar: tqdm[Any] | None = None,
+    bar: tqdm | None = None,
 ) -> list[Curve]:
     """Train one student on several tasks (of one N), with several K, from several seeds, side by side.
 
