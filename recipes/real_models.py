@@ -22,7 +22,7 @@ from llmprobe import console
 from llmprobe.errors import FitError
 from llmprobe.fitting import PowerLawSum, fit
 from llmprobe.loss.corpus import open_corpus
-from llmprobe.measurements import LossSettings, OverlapSettings, control_work, loss_work, overlap_work
+from llmprobe.measurements import CONTROL, LossSettings, OverlapSettings, control_work, loss_work, overlap_work
 from llmprobe.observations import Observation, ObservationStore
 from llmprobe.plan import Planned, tell_plan
 from llmprobe.report.measured import Matrix, matrices
@@ -83,11 +83,15 @@ def tabulate(found: Sequence[Matrix], losses: Sequence[Observation]) -> None:
     for one in found:
         overlaps = one.times_m("mean_sq_cos"), one.times_m("centered_mean_sq_cos")
         share = one.value("represented_fraction"), one.errors.get("represented_fraction")
-        rows.append((Path(one.name).name, one.n, one.m, *overlaps, *share, one.value("superposition"), one.regime))
+        regime = one.regime if one.kind == "llm" else None
+        rows.append((called(one.name), one.n, one.m, *overlaps, *share, one.value("superposition"), regime))
     console.say(console.table(rows, header))
-    lines = [(Path(row.model).name, row.corpus, row.metric, row.value, row.stderr, row.n_samples) for row in losses]
+    lines = [(called(row.model), row.corpus, row.metric, row.value, row.stderr, row.n_samples) for row in losses]
     console.say("\n" + console.table(lines, ("model", "text", "metric", "value", "±", "tokens")))
     models = [one for one in found if one.kind == "llm"]
+    if len({one.m for one in models}) < 2:
+        console.say("\noverlap against width: it takes models of at least two widths")
+        return
     for metric in ("mean_sq_cos", "centered_mean_sq_cos"):
         m, y = [float(one.m) for one in models], [one.value(metric) for one in models]
         try:
@@ -99,6 +103,12 @@ def tabulate(found: Sequence[Matrix], losses: Sequence[Observation]) -> None:
         console.say(f"{metric} falls as m^-{alpha:.2f} [{low:.2f}, {high:.2f}] over {len(m)} models")
         for warning in result.warnings:
             console.say(f"  note: {warning}")
+
+
+def called(model: str) -> str:
+    """A model's name without its owner or folder; that of its random rows says so."""
+    name = Path(model.removeprefix(CONTROL)).name
+    return f"{CONTROL}{name}" if model.startswith(CONTROL) else name
 
 
 if __name__ == "__main__":

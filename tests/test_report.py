@@ -76,7 +76,7 @@ def test_one_family_or_one_model_is_not_made_up(tmp_path: Path) -> None:
     store = ObservationStore(tmp_path / "observations.jsonl")
     store.append(*[row for row in observations() if row.m == 256 and row.source_kind == "llm"])
     text = write_report(tmp_path).read_text()
-    assert "not identified by this run" in text
+    assert "in this run: not identified" in text
     assert not [e for e in exponents(store.frame()) if e.kind == "llm"]
 
 
@@ -197,6 +197,8 @@ def test_the_verdict_names_what_the_controls_show(tmp_path: Path) -> None:
     text = report(tmp_path, *overlaps("me/a"), *control, *observations())
     assert "me/a lies in the strong superposition regime (coordinate 0.890" in text or "of 6 models are strong" in text
     assert "random rows of the same norms have 1.00" in text
+    (row,) = re.findall(r"<tr><td[^>]*><a[^>]*>random rows like me/a.*?</tr>", text)
+    assert "strong" not in row, "rows that nobody trained have no regime"
     assert "necessary, not evidence of learning" in text
 
 
@@ -226,7 +228,25 @@ def test_what_is_not_identified_is_said(tmp_path: Path) -> None:
     unsure = [replace(row, stderr=0.3) if row.metric == "superposition" else row for row in overlaps("me/a")]
     text = report(tmp_path, *unsure)
     assert "The regime of me/a cannot be told" in text
-    assert "not identified by this run" in text
+    assert "in this run: not identified" in text
+
+
+@pytest.mark.parametrize(
+    ("losses", "says"),
+    [
+        ((3.3, 3.15, 3.2, 3.1, 3.2, 3.05), "not identified (95 % from -3.7 to 5.8)"),
+        ((3.0, 2.9, 3.1, 2.95, 3.05), "not identified."),  # the fit runs to its bound, -12
+    ],
+)
+def test_losses_that_do_not_fall_give_no_exponent(losses: tuple[float, ...], says: str, tmp_path: Path) -> None:
+    about = {"study": "s", "source_kind": "llm", "metric": "loss", "unit": "nats", "family": "a", "corpus": "c"}
+    rows = [Observation(model=f"me/{k}", m=2 ** (6 + k), value=value, **about) for k, value in enumerate(losses)]
+    text = report(tmp_path, *rows)
+    (found,) = [e for e in exponents(ObservationStore(tmp_path / "observations.jsonl").frame()) if e.kind == "llm"]
+    assert not found.identified
+    assert f"in this run: {says}" in text
+    assert "12.0" not in text
+    assert "not identified" in (tmp_path / "exponents.tex").read_text()
 
 
 def test_fifty_thousand_rows_make_a_page(tmp_path: Path) -> None:

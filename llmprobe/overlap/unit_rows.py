@@ -91,13 +91,13 @@ class Rows:
 
     def x(self, rows: slice | Tensor) -> Tensor:
         """X_i of some rows, shape [k, m]."""
-        return self._minus_mean(self.W[rows].to(self.dtype)) / self.scale[rows, None]
+        return self._minus_mean(_taken(self.W, rows).to(self.dtype)) / self.scale[rows, None]
 
     def unit(self, rows: slice | Tensor, *, center: bool) -> Tensor:
         """Unit rows U_i, of W or of W minus its mean row (NaN for a row that equals it); shape [k, m]."""
         if center:
             return self.x(rows) * self.centered_scale[rows, None]
-        return self.W[rows].to(self.dtype) / self.norms[rows, None].to(self.dtype)
+        return _taken(self.W, rows).to(self.dtype) / self.norms[rows, None].to(self.dtype)
 
     def original(self, row: int) -> int:
         """The place of a row in the matrix given."""
@@ -110,6 +110,13 @@ class Rows:
 def block_rows(m: int) -> int:
     """Rows of width m worked on at a time."""
     return max(64, min(4096, BLOCK_NUMBERS // m))
+
+
+def _taken(W: Tensor, rows: slice | Tensor) -> Tensor:
+    """Some rows; of FP8 by their bytes, since older torch does not index it."""
+    if isinstance(rows, slice) or W.element_size() > 1:
+        return W[rows]
+    return W.view(torch.uint8)[rows].view(W.dtype)
 
 
 def _norms(block: Tensor) -> Tensor:
@@ -147,4 +154,4 @@ def _with_direction(W: Tensor, drop_zero_rows: bool) -> tuple[Tensor, Tensor, Te
     kept = (~zero).nonzero()[:, 0]
     if len(kept) < 2:
         raise TensorError(f"{len(kept)} of {len(W)} rows are not zero", expected="at least two rows with a direction")
-    return W[kept], norms[kept], kept
+    return _taken(W, kept), norms[kept], kept

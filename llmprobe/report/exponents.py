@@ -119,6 +119,11 @@ class Exponent:
         return self.name if self.kind != "published" or self.fit else f"{self.name}, as printed"
 
     @property
+    def identified(self) -> bool:
+        """Whether there is a value whose 95 % interval leaves out 0; else not even that the quantity falls is known."""
+        return math.isfinite(self.value) and not self.ci95[0] <= 0 <= self.ci95[1]
+
+    @property
     def sigmas_from_one(self) -> float:
         """Distance from 1 in standard errors; NaN without one."""
         return (self.value - 1) / self.stderr if self.stderr > 0 else math.nan
@@ -233,10 +238,11 @@ def _answer(question: Question, name: str, rows: pd.DataFrame, *, compared: bool
     except FitError as error:
         return Exponent(**about, value=math.nan, stderr=math.nan, ci95=(math.nan, math.nan), warnings=(str(error),))
     exponent = f"alpha_{question.x}"
+    stderr = result.stderr[exponent]
     return Exponent(
         **about,
-        value=result.params[exponent],
-        stderr=result.stderr[exponent],
+        value=result.params[exponent] if math.isfinite(stderr) else math.nan,  # at a bound it is no measurement
+        stderr=stderr,
         ci95=result.ci95[exponent],
         warnings=result.warnings,
         fit=result,

@@ -26,7 +26,7 @@ from llmprobe.names import drawn, printable
 from llmprobe.overlap.regime import STRONG, WEAK
 from llmprobe.report.exponents import QUESTIONS, Exponent, curves
 from llmprobe.report.measured import Matrix
-from llmprobe.report.numbers import plus_minus
+from llmprobe.report.numbers import told
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,19 +65,20 @@ def metric_vs_width(frame: pd.DataFrame, found: Sequence[Exponent], quantity: st
     with canvas(6.4, 4.2) as figure:
         axes = figure.subplots()
         colors = cycle(COLORS)
-        fits = {exponent.name: exponent.fit for exponent in found if exponent.quantity == quantity}
+        fitted = {exponent.name: exponent for exponent in found if exponent.quantity == quantity}
         plotted: set[str] = set()
         for question in (q for q in QUESTIONS if q.quantity == quantity):
             for name, rows in islice(curves(question, frame), MOST_DRAWN):
-                color, result = next(colors), fits.get(name)
+                color, exponent = next(colors), fitted.get(name)
+                result = exponent.fit if exponent else None
                 new = rows[~rows["key"].isin(plotted)]  # a point belongs to the first curve that has it
                 plotted |= set(new["key"])
                 marker = MARKERS[question.source_kind]
                 _points(axes, new, color, marker, f"{name} · {quantity}")
                 label = drawn(name)
-                if result is not None:
-                    label += f": exponent {plus_minus(result.params['alpha_m'], result.stderr['alpha_m'])}"
-                if result is not None:
+                if exponent is not None and result is not None:
+                    label += f": exponent {told(exponent)}"
+                if exponent is not None and result is not None and math.isfinite(exponent.value):
                     m = np.geomspace(rows["m"].min(), rows["m"].max(), 60)
                     for group in result.data.groups or ("",):
                         y = result.predict({"m": m}, np.full(len(m), group))
@@ -101,9 +102,12 @@ def forest(found: Sequence[Exponent], quantity: str = "loss vs width") -> Figure
             color = KIND_COLORS[row.kind]
             if all(math.isfinite(limit) for limit in row.ci95):
                 axes.plot(row.ci95, [y, y], color=color, lw=2, solid_capstyle="butt")
-            text = f"{row.name}: {plus_minus(row.value, row.stderr)}"
+            text = f"{row.name}: {told(row)}"
             axes.plot([row.value], [y], color=color, marker=MARKERS[row.kind], ms=6, gid=_label(text))
         axes.axvline(1, color=INK, lw=0.8, ls=":")
+        sure = [limit for row in rows if row.identified for limit in (*row.ci95, row.value) if math.isfinite(limit)]
+        if len(sure) and not all(row.identified for row in rows):  # those that are not run out of the picture
+            axes.set_xlim(min(0, *sure) - 0.3, max(1, *sure) + 0.3)
         axes.set_yticks(range(len(rows)), [drawn(row.name) for row in reversed(rows)])
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel("exponent of loss in width (dotted: 1)")

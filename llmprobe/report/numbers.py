@@ -49,9 +49,12 @@ def row(e: Exponent) -> list[object]:
     return [*start, e.n_points or None, *e.x_range, r2, e.best_curve]
 
 
-def plus_minus(value: float, error: float) -> str:
-    """Value ± standard error; the value alone where the error is not known."""
-    return f"{value:.2f} ± {error:.2f}" if math.isfinite(error) else f"{value:.2f}"
+def told(e: Exponent) -> str:
+    """Value ± standard error, or that the data identify none."""
+    if e.identified:
+        return f"{e.value:.2f} ± {e.stderr:.2f}" if math.isfinite(e.stderr) else f"{e.value:.2f}"
+    known = all(math.isfinite(limit) for limit in e.ci95)
+    return "not identified" + (f" (95 % from {e.ci95[0]:.2g} to {e.ci95[1]:.2g})" if known else "")
 
 
 def write(path: Path, text: str) -> None:
@@ -64,5 +67,6 @@ def _latex(found: Sequence[Exponent]) -> str:
     lines = [r"\begin{tabular}{llrr}", r"what & quantity & exponent & points \\ \hline"]
     for e in found:
         value = f"${e.value:.2f}" + (rf" \pm {e.stderr:.2f}$" if math.isfinite(e.stderr) else "$")
+        value = value if e.identified else "not identified"
         lines.append(rf"{tex(e.name)} & {tex(e.quantity)} & {value} & {e.n_points or '--'} \\")
     return "\n".join([*lines, r"\end{tabular}", ""])

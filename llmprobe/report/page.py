@@ -64,7 +64,8 @@ def _regimes(matrices: Sequence[Matrix]) -> str:
     for m in matrices[:LISTED]:
         shares = m.value("represented_fraction"), m.value("superposition")
         overlaps = m.times_m("mean_sq_cos"), m.times_m("centered_mean_sq_cos")
-        rows.append([Link(m.name, f"o-{m.key}"), m.n, m.m, *shares, *overlaps, m.regime])
+        regime = None if m.kind == "control" else m.regime
+        rows.append([Link(m.name, f"o-{m.key}"), m.n, m.m, *shares, *overlaps, regime])
     return html.section("Regime, models beside controls", html.table("regimes", header, rows)) if rows else ""
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from llmprobe.overlap.regime import RULE
 from llmprobe.report.exponents import Exponent
 from llmprobe.report.measured import Matrix
-from llmprobe.report.numbers import plus_minus
+from llmprobe.report.numbers import told
 
 NECESSARY = (
     "Being represented is necessary, not evidence of learning: random rows are, too. What training adds is in the "
@@ -21,7 +21,7 @@ NECESSARY = (
 
 def verdict(found: Sequence[Exponent], matrices: Sequence[Matrix]) -> list[str]:
     """The sentences, the most important first; fewer where the observations carry fewer."""
-    widths = [e for e in found if e.quantity == "loss vs width" and math.isfinite(e.value)]
+    widths = [e for e in found if e.quantity == "loss vs width"]
     return [s for s in (regime_sentence(matrices), toy_sentence(widths), real_sentence(widths, matrices)) if s]
 
 
@@ -78,7 +78,7 @@ def control_clause(matrices: Sequence[Matrix]) -> str:
 def toy_sentence(widths: Sequence[Exponent]) -> str:
     """What the toys' losses do with width."""
     toys = [e for e in widths if e.kind == "toy"]
-    listed = "; ".join(f"{e.name}: {plus_minus(e.value, e.stderr)}" for e in toys[:4])
+    listed = "; ".join(f"{e.name}: {told(e)}" for e in toys[:4])
     more = f" and {len(toys) - 4} more" if len(toys) > 4 else ""
     return f"Toy loss falls with width with exponent {listed}{more} (strong predicts 1)." if toys else ""
 
@@ -86,25 +86,27 @@ def toy_sentence(widths: Sequence[Exponent]) -> str:
 def real_sentence(widths: Sequence[Exponent], matrices: Sequence[Matrix]) -> str:
     """What language models' losses do, and how far that is from the toys."""
     real = [e for e in widths if e.kind == "llm"]
+    sure = [e for e in real if e.identified]
     others = [e for e in widths if e.kind == "published" and e.about == "llm"]
     printed = min(others, key=lambda e: e.fit is None, default=None)  # a refit with its own interval comes first
-    toy = next((e for e in widths if e.kind == "toy" and e.family == "toy-strong"), None)
-    chosen = real[-1] if real else printed
-    gap = ""
-    if toy and chosen and toy.stderr > 0 and chosen.stderr > 0:
-        error = math.hypot(toy.stderr, chosen.stderr)
-        away = (toy.value - chosen.value) / error
-        gap = f"; the toy with growth differs by {toy.value - chosen.value:+.2f} ± {error:.2f} ({abs(away):.1f} σ)"
-    if real:
-        listed = "; ".join(f"{e.name} {plus_minus(e.value, e.stderr)}" for e in real[:4])
-        return f"Language models of this run: {listed}{gap}."
-    if not any(m.kind == "llm" for m in matrices):
-        return ""
-    known = f" The published models give {plus_minus(printed.value, printed.stderr)}{gap}." if printed else ""
-    return (
-        "The width exponent of language models is not identified by this run: it takes several models of different "
-        f"width.{known}"
+    gap = _gap(
+        next((e for e in widths if e.kind == "toy" and e.family == "toy-strong"), None), sure[-1] if sure else printed
     )
+    if sure:
+        return f"Language models of this run: {'; '.join(f'{e.name} {told(e)}' for e in real[:4])}{gap}."
+    if not real and not any(m.kind == "llm" for m in matrices):
+        return ""
+    why = told(real[-1]) if real else "not identified: it takes several models of different width"
+    known = f" The published models give {told(printed)}{gap}." if printed else ""
+    return f"The width exponent of language models in this run: {why}.{known}"
+
+
+def _gap(toy: Exponent | None, real: Exponent | None) -> str:
+    if not toy or not real or not toy.identified or not (toy.stderr > 0 and real.stderr > 0):
+        return ""
+    error = math.hypot(toy.stderr, real.stderr)
+    away = (toy.value - real.value) / error
+    return f"; the toy with growth differs by {toy.value - real.value:+.2f} ± {error:.2f} ({abs(away):.1f} σ)"
 
 
 def footnote(matrices: Sequence[Matrix]) -> str:
