@@ -78,6 +78,7 @@ def test_a_report_of_hostile_names_is_a_report(tmp_path: Path) -> None:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.filterwarnings("default", category=DeprecationWarning)  # between libraries, and not of names
         warnings.filterwarnings("ignore", "constrained_layout not applied")
         page = write_report(tmp_path).read_text(encoding="utf-8")
     assert "<script>alert" not in page
