@@ -3,8 +3,9 @@
 The paper trained each cell once and set no seed, so two runs of one cell differ by the scatter between seeds. That of
 a loss is taken from our own cells of several seeds, pooled over cells of one width, one sign of γ, and even or uneven
 frequencies, as it differs a hundredfold between these; an exponent's follows from it. Where no such cell has two seeds
-it is not known, and the point has no part in χ². A represented fraction is taken to scatter as if each feature decided
-for itself (binomially).
+it is not known, and the point has no part in χ². A represented fraction would scatter binomially if each feature
+decided for itself; how many times that variance our own seeds show is found in the same pools, and is taken where it
+is above 1.
 
     python recipes/toy_published.py            the runs on record (toy_runs.tsv), in seconds
     python recipes/toy_regimes.py --published  trains the cells of `CELLS` and compares those
@@ -13,7 +14,7 @@ for itself (binomially).
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,13 +137,29 @@ def _pool(rows: pd.DataFrame) -> pd.Series:
 
 def scatter(runs: pd.DataFrame) -> pd.DataFrame:
     """Variance of log loss between seeds of one cell and its degrees of freedom, by pool and m."""
-    value = np.log(runs["loss"])
+    return _pooled(runs, np.log(runs["loss"]), lambda mean: 1.0).rename(columns={"ratio": "variance"})
+
+
+def dispersion(runs: pd.DataFrame) -> pd.DataFrame:
+    """How many times the binomial variance a represented fraction has between seeds of one cell, at least 1."""
+    found = _pooled(runs, runs["phi_half"], _binomial)
+    return found.assign(times=found["ratio"].clip(lower=1)).drop(columns="ratio")
+
+
+def _binomial(share: pd.Series) -> pd.Series:
+    """Variance of a share of the features, of one feature at the least."""
+    return (share * (1 - share)).clip(lower=1 / FEATURES) / FEATURES
+
+
+def _pooled(runs: pd.DataFrame, value: pd.Series, unit: Callable[[pd.Series], pd.Series | float]) -> pd.DataFrame:
+    """Variance between seeds of one cell over `unit` of their mean, and its degrees of freedom, by pool and m."""
     grouped = value.groupby([runs[name] for name in KEY])
-    parts = pd.DataFrame({"pool": _pool(runs), "m": runs["m"]})
-    parts["variance"], parts["dof"] = (value - grouped.transform("mean")) ** 2, 1 - 1 / grouped.transform("size")
+    mean = grouped.transform("mean")
+    parts = pd.DataFrame({"pool": _pool(runs), "m": runs["m"], "ratio": (value - mean) ** 2 / unit(mean)})
+    parts["dof"] = 1 - 1 / grouped.transform("size")
     found = parts.groupby(["pool", "m"], as_index=False).sum()
     found = found[found["dof"] > 0.25]
-    return found.assign(variance=found["variance"] / found["dof"])
+    return found.assign(ratio=found["ratio"] / found["dof"])
 
 
 def _points(runs: pd.DataFrame, quantity: str, panel: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -152,13 +169,13 @@ def _points(runs: pd.DataFrame, quantity: str, panel: str, table: pd.DataFrame) 
     ours = value.groupby([rows[name] for name in KEY]).agg(["mean", "size"]).reset_index()
     both = table.merge(ours, on=KEY)
     both["ours"] = np.exp(both["mean"]) if loss else both["mean"]
+    both = both.assign(pool=_pool(both)).merge(
+        scatter(rows) if loss else dispersion(rows), on=["pool", "m"], how="left"
+    )
+    both["pool"] = [f"{pool}, m = {m:g}" for pool, m in zip(both["pool"], both["m"], strict=True)]
     if loss:
-        both["pool"] = _pool(both)
-        both = both.merge(scatter(runs), on=["pool", "m"], how="left")
-        both["pool"] = [f"{pool}, m = {m:g}" for pool, m in zip(both["pool"], both["m"], strict=True)]
         return _judged(panel, both, both["mean"] - np.log(both["published"]), both["reading"] / both["published"])
-    middle = (both["ours"] + both["published"]) / 2
-    both = both.assign(pool="binomial", dof=np.inf, variance=middle * (1 - middle) / FEATURES)
+    both["variance"] = both["times"] * _binomial((both["ours"] + both["published"]) / 2)
     return _judged(panel, both, both["ours"] - both["published"], both["reading"])
 
 
@@ -255,7 +272,8 @@ def _panel(axes: Any, name: str, rows: pd.DataFrame) -> None:
     ends = [rows[["ours", "published"]].min().min(), rows[["ours", "published"]].max().max()]
     axes.plot(ends, ends, color=INK, lw=0.8)
     for row in rows[rows["z"].abs() > FAR].itertuples():
-        axes.annotate(_called(row), (row.published, row.ours), fontsize=6, xytext=(4, -6), textcoords="offset points")
+        place = {"xytext": (-6, 2), "textcoords": "offset points", "ha": "right"}
+        axes.annotate(_called(row), (row.published, row.ours), fontsize=6, **place)
     axes.legend()
 
 

@@ -61,13 +61,27 @@ def test_probabilities_of_chi_squared_know_how_well_the_scatter_is_known() -> No
     assert toy_published.probability(vague, 4 * 224.58) == pytest.approx(0.05, abs=0.005)  # of F(4, 1)
 
 
+@pytest.mark.parametrize(("features", "times"), [(1000, 1.0), (50, 20.0)])
+def test_counts_of_features_that_decide_in_groups_scatter_more(features: int, times: float) -> None:
+    rng = np.random.default_rng(0)
+    cells = [(g, m, seed) for g in np.linspace(-0.9, -0.1, 40) for m in (10, 39) for seed in range(5)]
+    runs = pd.DataFrame(cells, columns=["weight_decay", "m", "seed"]).assign(data_exponent=0.0, activation_density=1.0)
+    runs["phi_half"] = rng.binomial(features, 0.3, len(runs)) / features
+    found = toy_published.dispersion(runs)
+    assert set(found["m"]) == {10, 39}
+    assert found["dof"].tolist() == pytest.approx([160, 160])
+    assert found["times"].tolist() == pytest.approx([times] * 2, rel=0.3)
+
+
 def test_the_runs_on_record_meet_their_published_points() -> None:
     runs = pd.read_csv(toy_published.RECORD, sep="\t", comment="#")
     points = toy_published.compare(runs)
     assert {"Fig. 5a", "Fig. 7a", "Fig. 4b, exponent"} <= set(points["panel"])
     assert set(points.loc[points["panel"] == "Fig. 5a", "data_exponent"]) == {0}
     summary = toy_published.verdicts(points).set_index("panel")
-    assert summary.loc["Fig. 4b, exponent", "probability"] > 1e-3
+    assert summary.loc["Fig. 5a", "points"] == summary.loc["Fig. 5a", "with known scatter"] == 60
+    for panel in ("Fig. 5a", "Fig. 4b, exponent", "Fig. 5a, represented"):
+        assert summary.loc[panel, "probability"] > 1e-3
 
 
 def test_cells_lie_on_the_published_map() -> None:
