@@ -20,9 +20,9 @@ demo: install
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-# Commands killed at every stage, and readers against harmed files: minutes, so apart from the suite.
+# Commands killed at every stage, and the whole chain through every fault: a quarter of an hour, so apart from the suite.
 kill: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m '' tests/test_kill_matrix.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m '' tests/test_kill_matrix.py tests/test_faults.py
 
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python -W ignore tests/fuzzing.py 20

@@ -50,6 +50,7 @@ def lines(out: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+@pytest.mark.kill
 def test_nothing_measured_is_lost_and_nothing_wrong_is_reported(inputs: Path, tmp_path: Path) -> None:
     calm, rough = tmp_path / "calm", tmp_path / "rough"
     process = start(inputs, calm)

@@ -34,7 +34,7 @@ WORKING, LEAVING = (
     "sys.exit(console.guarded(work))",
     "import atexit; atexit.register(work); sys.exit(console.guarded(lambda: 0))",
 )
-IN_SUITE = {("sweep", "TERM", "parent"), ("loss", "INT", "parent")}
+IN_SUITE = {("loss", "INT", "parent")}
 
 
 @pytest.fixture(scope="module")
