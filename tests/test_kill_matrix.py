@@ -1,6 +1,6 @@
 """{SIGINT, SIGTERM, kill −9} × {parent, worker, group}, at work: it ends quickly and quietly, and nothing changes.
 
-`make kill` runs all of it; the suite leaves out what is marked `kill`, which is all but two cases.
+`make kill` runs all of it; the suite leaves out what is marked `kill`, which is all cases but one.
 """
 
 from __future__ import annotations
