@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -37,8 +38,6 @@ def wrap(model: Any, tokenizer: Any = None, positions: int | None = 64) -> Langu
 @pytest.fixture
 def corpus(tmp_path: Path) -> Any:
     path = tmp_path / "texts.jsonl"
-    import json
-
     path.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS), encoding="utf-8")
     return open_corpus(str(path))
 
