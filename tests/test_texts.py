@@ -9,9 +9,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from checkpoints import make_tokenizer
 
 from llmprobe.errors import CorpusError
-from llmprobe.loss.corpus import open_corpus
+from llmprobe.loss.corpus import Document, open_corpus
+from llmprobe.loss.windows import cut_windows
 
 TRICKY = {
     "byte-order mark": ("\ufeffone", "one"),
@@ -88,3 +90,11 @@ def test_rows_and_packed_files_are_not_scored_as_markup(tmp_path: Path, name: st
     (tmp_path / name).write_text('[{"text": "a"}]')
     with pytest.raises(CorpusError, match="may hold rows or be compressed"):
         open_corpus(str(tmp_path / name))
+
+
+def test_a_document_longer_than_the_models_positions_is_cut_without_a_warning() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.model_max_length = 16
+    document = Document("long", "the cat sat on the mat. " * 20)
+    assert len(list(cut_windows([document], tokenizer, context=16))) > 1
+    assert not tokenizer.deprecation_warnings

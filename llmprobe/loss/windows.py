@@ -101,7 +101,8 @@ def _tokenize(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[list[int],
 
     A control token that is written out in the text (``<|endoftext|>``) is text like any other.
     """
-    plain = {"add_special_tokens": False, "split_special_tokens": True}
+    # a document may be longer than the model's positions, since it is cut afterwards: no warning of that
+    plain = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
     if not tokenizer.is_fast:
         ids = tokenizer(text, **plain)["input_ids"]
         pieces = [len(tokenizer.decode(ids[: i + 1])) for i in range(len(ids))]
