@@ -35,7 +35,7 @@ OVERLAP_METRICS = (
     "superposition",
 )
 LOSS_METRICS = ("loss", "bits_per_byte")
-CONTROL = "random rows like "  # a model: what its control is called
+RANDOM_ROWS = "random rows like "  # a model: what its control is called
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +150,12 @@ class LossSettings(Settings):
         own = {f.name: getattr(self, f.name) for f in fields(LossSettings) if f.name not in ("device", "batch_tokens")}
         return {**own, "corpus_version": corpus.version}
 
+    def asked(self, study: str, source: str, corpora: Sequence[Corpus]) -> tuple[Identity, ...]:
+        """What is asked for of a model, one per corpus and metric."""
+        return tuple(Identity(study=study, source_kind="llm", metric=metric, model=source, corpus=corpus.name,
+                              settings=self.identity(corpus))
+                     for corpus in corpora for metric in LOSS_METRICS)  # fmt: skip
+
 
 def overlap_work(study: str, source: str, settings: OverlapSettings, *, size: int = 0, **about: Any) -> Work:
     """The overlaps of one model as a piece of work; `about` may name columns that the family tables do not."""
@@ -164,7 +170,7 @@ def control_work(study: str, source: str, settings: OverlapSettings) -> Work:
     from llmprobe.weights.fingerprint import fingerprint
 
     own = {**settings.identity(), "control": "gaussian"}
-    name = CONTROL + source
+    name = RANDOM_ROWS + source
     identities = tuple(
         replace(one, source_kind="toy", model=name, settings=own) for one in settings.asked(study, source)
     )
@@ -179,19 +185,9 @@ def loss_work(
     """The losses of one model, loaded once, on several corpora; `about` as for `overlap_work`."""
     from llmprobe.weights.fingerprint import fingerprint
 
-    identities = tuple(
-        Identity(study=study, source_kind="llm", metric=metric, model=source, corpus=corpus.name,
-                 settings=settings.identity(corpus))
-        for corpus in corpora for metric in LOSS_METRICS
-    )  # fmt: skip
     about = family_columns(source, toml) | about
-    return Work(
-        source,
-        identities,
-        partial(_losses, _only(LossSettings, settings), tuple(corpora), about),
-        fingerprint(source),
-        size,
-    )
+    measure = partial(_losses, _only(LossSettings, settings), tuple(corpora), about)
+    return Work(source, settings.asked(study, source, corpora), measure, fingerprint(source), size)
 
 
 def overlap_rows(

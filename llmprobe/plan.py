@@ -10,13 +10,12 @@ from dataclasses import dataclass
 
 from llmprobe import console
 from llmprobe.families import Family, find_member, load_families
-from llmprobe.measurements import CONTROL
+from llmprobe.measurements import RANDOM_ROWS, OverlapSettings
 from llmprobe.observations import ObservationStore
 from llmprobe.settings import Count, Positive, Settings
 from llmprobe.study import Work, missing
 
 WEIGHT = 2  # bytes of a published weight: float16 or bfloat16
-SAMPLED = 1024  # rows set against all others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +82,7 @@ def tell_plan(store: ObservationStore, work: Sequence[Work], config: Planned, to
 
 
 def _step(piece: Work, config: Planned, families: Mapping[str, Family]) -> Step:
-    found = find_member(families, piece.name.removeprefix(CONTROL))
+    found = find_member(families, piece.name.removeprefix(RANDOM_ROWS))
     member = found[1] if found else None
     corpora = {(one.corpus, str(dict(one.settings))): one for one in piece.identities if one.corpus}
     if corpora:
@@ -94,7 +93,7 @@ def _step(piece: Work, config: Planned, families: Mapping[str, Family]) -> Step:
     else:
         tokens, n, m = 0, member.rows if member else None, member.m if member else 0
         weights = None if n is None else n * m
-        operations = None if weights is None else 2.0 * weights * (m + SAMPLED)
+        operations = None if weights is None else 2.0 * weights * (m + OverlapSettings.rows)
     read = None if weights is None else WEIGHT * weights
     seconds = None
     if read is not None and operations is not None:

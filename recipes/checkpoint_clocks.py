@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -124,8 +123,7 @@ def _fitted(clock: str, x: np.ndarray, y: np.ndarray, offset: Offset) -> FitResu
 
 def figure(rows: Sequence[Observation], readings: Sequence[Reading]) -> Figure:
     """Loss against each clock, the straight stretch drawn."""
-    with mpl.rc_context(figures.STYLE):
-        drawn = Figure(figsize=(0.4 + 6.0 * len(readings), 4.2))
+    with figures.canvas(0.4 + 6.0 * len(readings), 4.2) as drawn:
         for axes, reading in zip(drawn.subplots(1, len(readings), squeeze=False)[0], readings, strict=True):
             look = {"color": figures.COLORS[1], "marker": figures.MARKERS["llm"], "ls": ""}
             errors = [1.96 * (row.stderr or 0.0) for row in rows]

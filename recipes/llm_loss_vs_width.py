@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from itertools import cycle
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
@@ -134,8 +133,7 @@ def figure(rows: list[Observation], result: FitResult) -> Figure:
     law = published_table()["width_law"]
     markers = dict(zip(sorted({row.family for row in rows}), cycle("osD^vP*X"), strict=False))
     colors = dict(zip(sorted({row.corpus for row in rows}), cycle(figures.COLORS), strict=False))
-    with mpl.rc_context(figures.STYLE):
-        drawn = Figure(figsize=(6.4, 4.4))
+    with figures.canvas(6.4, 4.4) as drawn:
         axes = drawn.subplots()
         for row in rows:
             above = row.value - result.params[f"E[{group(row)}]"]

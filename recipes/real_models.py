@@ -22,7 +22,7 @@ from llmprobe import console
 from llmprobe.errors import FitError
 from llmprobe.fitting import PowerLawSum, fit
 from llmprobe.loss.corpus import open_corpus
-from llmprobe.measurements import CONTROL, LossSettings, OverlapSettings, control_work, loss_work, overlap_work
+from llmprobe.measurements import RANDOM_ROWS, LossSettings, OverlapSettings, control_work, loss_work, overlap_work
 from llmprobe.observations import Observation, ObservationStore
 from llmprobe.plan import Planned, tell_plan
 from llmprobe.report.measured import Matrix, matrices
@@ -107,8 +107,8 @@ def tabulate(found: Sequence[Matrix], losses: Sequence[Observation]) -> None:
 
 def called(model: str) -> str:
     """A model's name without its owner or folder; that of its random rows says so."""
-    name = Path(model.removeprefix(CONTROL)).name
-    return f"{CONTROL}{name}" if model.startswith(CONTROL) else name
+    name = Path(model.removeprefix(RANDOM_ROWS)).name
+    return f"{RANDOM_ROWS}{name}" if model.startswith(RANDOM_ROWS) else name
 
 
 if __name__ == "__main__":

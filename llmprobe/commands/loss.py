@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from llmprobe import console
-from llmprobe.measurements import LossSettings, family_columns, loss_rows, loss_work
+from llmprobe.measurements import LossSettings, family_columns, loss_rows
 from llmprobe.observations import ObservationStore
 from llmprobe.study import Result, keep
 
@@ -64,8 +64,8 @@ class Loss(LossSettings):
         return result
 
     def _store(self, path: str, result: LossResult, corpus: Corpus, width: int) -> None:
-        work = loss_work("loss", result.source, [corpus], self)
-        rows = loss_rows(work.identities, result, m=width, **family_columns(result.source, self.toml))
+        asked = self.asked("loss", result.source, [corpus])
+        rows = loss_rows(asked, result, m=width, **family_columns(result.source, self.toml))
         keep(ObservationStore(path), Result(rows, vars(result.documents)))
 
 

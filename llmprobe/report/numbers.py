@@ -66,7 +66,7 @@ def write(path: Path, text: str) -> None:
 def _latex(found: Sequence[Exponent]) -> str:
     lines = [r"\begin{tabular}{llrr}", r"what & quantity & exponent & points \\ \hline"]
     for e in found:
-        value = f"${e.value:.2f}" + (rf" \pm {e.stderr:.2f}$" if math.isfinite(e.stderr) else "$")
-        value = value if e.identified else "not identified"
+        error = rf" \pm {e.stderr:.2f}" if math.isfinite(e.stderr) else ""
+        value = f"${e.value:.2f}{error}$" if e.identified else "not identified"
         lines.append(rf"{tex(e.name)} & {tex(e.quantity)} & {value} & {e.n_points or '--'} \\")
     return "\n".join([*lines, r"\end{tabular}", ""])
